@@ -1,0 +1,1 @@
+// The precompiled LibTorch header that every folder using tensors shares.

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "config/config.h"
+#include "evaluate/metrics.h"
+#include "loader/loader.h"
+#include "model/network.h"
+
+namespace kinefit {
+
+// Scores per stream ("rgb", "pose", "fused_head" as far as they exist) and "fused", their weighted
+// sum: each stream's softmax averaged over the sample's clips (mmaction2 average_clips="prob"),
+// times eval.*_weight.
+struct EvaluationResult {
+  std::vector<std::string> ids;                                 // [N]
+  std::vector<std::pair<std::string, ScoreTable>> streams;      // the last one is "fused"
+  std::vector<BadClip> bad_clips;
+  const ScoreTable& fused() const { return streams.back().second; }
+};
+
+// Averages softmax over `clips` adjacent rows of each stream's logits and fuses. Returns one
+// [N, classes] float64 tensor per stream, the last one "fused".
+std::vector<std::pair<std::string, at::Tensor>> FuseScores(const NetworkOutput& output,
+                                                           int64_t clips, const EvalConfig& eval);
+
+// Runs the network in inference mode over the whole set; restores its training flag.
+// `progress(done, total)` may be empty.
+EvaluationResult Evaluate(Network& network, const Dataset& dataset, const Config& config,
+                          int64_t clips, bool flip,
+                          const std::function<void(int64_t, int64_t)>& progress = {});
+
+}  // namespace kinefit

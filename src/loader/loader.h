@@ -1,0 +1,71 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+#include "dataset/annotations.h"
+#include "transform/pipeline.h"
+
+namespace kinefit {
+
+// One micro-batch. With K clips per sample the first dimension is N*K, clips of a sample adjacent.
+struct Batch {
+  at::Tensor imgs;          // [N*K, 3, T, H, W] float32, undefined without an RGB stream
+  at::Tensor heatmap_imgs;  // [N*K, C, T, H, W] float32, undefined without a pose stream
+  at::Tensor labels;        // [N] int64
+  std::vector<std::string> ids;       // [N]
+  std::vector<int64_t> sample_index;  // [N] index into the dataset
+  int64_t clips = 1;                  // K
+};
+
+struct BadClip {
+  std::string id;
+  std::string reason;
+};
+
+// Where a loader stands: batches already handed out in `epoch`. Saved in checkpoints.
+struct LoaderPosition {
+  int64_t epoch = 0;
+  int64_t next_batch = 0;
+};
+
+// Feeds micro-batches of one dataset from N worker threads with bounded prefetch. The order and
+// every random draw are functions of (seed, epoch, sample) alone, so any number of workers, and
+// a loader started in mid-epoch, give the same batches. A clip that cannot be read is left out of
+// its batch and counted (train) and Next() throws Error once their share of the epoch exceeds
+// config.data.max_bad_share. In kTest a bad clip is left out and counted in the same way.
+// One consumer thread.
+class Loader {
+ public:
+  // `clips`, `flip`: as in RunPipeline. Training shuffles and repeats (config.data.repeat); test
+  // keeps the order. The dataset must outlive the loader.
+  Loader(const Dataset& dataset, const Config& config, Phase phase, int64_t batch_size,
+         int64_t clips = 1, bool flip = false);
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+
+  // Starts an epoch (0-based) at batch `next_batch`; drops whatever was prefetched.
+  void Start(LoaderPosition position);
+  // False at the end of the epoch. A batch of which every clip was bad is skipped.
+  bool Next(Batch* batch);
+
+  int64_t batches_per_epoch() const;  // the last one may be short
+  int64_t samples_per_epoch() const;
+  LoaderPosition position() const;
+  // Bad clips met since Start (each once).
+  std::vector<BadClip> bad_clips() const;
+  // Seconds Next() has waited since Start: the data-wait share.
+  double wait_seconds() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace kinefit

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "config/config.h"
+#include "random/stream.h"
+
+namespace kinefit {
+
+// A tensor of the network under its checkpoint name (mmaction2's, e.g.
+// "backbone.rgb_path.layer3.0.conv1.conv.weight").
+struct NamedTensor {
+  std::string name;
+  at::Tensor tensor;
+};
+
+struct NetworkInput {
+  at::Tensor imgs;          // [N, 3, T, H, W], undefined for pose-only networks
+  at::Tensor heatmap_imgs;  // [N, C, T, H, W], undefined for RGB-only networks
+};
+
+// Logits per stream, [N, classes], in this order as far as they exist: "rgb", "pose", "fused".
+struct NetworkOutput {
+  std::vector<std::pair<std::string, at::Tensor>> logits;
+  at::Tensor feature_rgb;   // backbone output [N, C, T, H, W], undefined if absent
+  at::Tensor feature_pose;
+  const at::Tensor& at(const std::string& stream) const;  // throws Error if absent
+};
+
+// A recogniser: backbone(s) + head. Parameters and buffers live on the device and in the dtype of
+// the TensorOptions it was made with (the meta device included). Not thread-safe.
+class Network {
+ public:
+  virtual ~Network() = default;
+
+  // `random` is drawn from only in training (dropout, drop path); pass the step's own stream so
+  // that a repeated step repeats its masks.
+  virtual NetworkOutput Forward(const NetworkInput& input, RandomStream& random) = 0;
+
+  const std::vector<NamedTensor>& parameters() const { return parameters_; }  // require grad
+  const std::vector<NamedTensor>& buffers() const { return buffers_; }        // BN statistics
+  // Parameters and buffers in mmaction2's order.
+  std::vector<NamedTensor> StateDict() const;
+
+  bool training() const { return training_; }
+  void Train(bool on) { training_ = on; }
+
+ protected:
+  std::vector<NamedTensor> parameters_;
+  std::vector<NamedTensor> buffers_;
+  bool training_ = false;
+};
+
+// Builds config.type with uninitialised parameters on `options.device()`. Throws Error for a
+// configuration that makes no network (mismatched lists, indivisible widths, ...).
+std::unique_ptr<Network> MakeNetwork(const ModelConfig& config, const at::TensorOptions& options);
+
+// Initialises as the reference does: kaiming normal fan-out for convolutions, BN 1/0 (the last of
+// each bottleneck 0), normal(0, init_std) heads, attention gates 0. A function of the seed and the
+// parameter's name alone.
+void InitialiseNetwork(Network& network, const ModelConfig& config, uint64_t seed);
+
+}  // namespace kinefit

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "config/config.h"
+#include "dataset/sample.h"
+#include "random/stream.h"
+
+namespace kinefit {
+
+enum class Phase { kTrain, kTest };  // kTest: validation and test (deterministic, centred)
+
+// Network inputs of one sample, ready to be copied into a batch. float32, row-major.
+struct ClipTensors {
+  int64_t clips = 0;  // K clips of the same sample (times 2 with flip averaging or double_flip)
+  std::vector<float> imgs;          // [K, 3, T_rgb, H, W], normalised; empty without an RGB stream
+  std::vector<int64_t> imgs_shape;  // the five sizes
+  std::vector<float> heatmaps;      // [K, C, T_pose, h, w]; empty without a pose stream
+  std::vector<int64_t> heatmaps_shape;
+};
+
+// The reference's whole train / val / test pipeline for one sample: uniform sampling for both
+// streams, decoding, compacting, resizing, (train: random resized crop, flip with joint swap,
+// colour jitter), heatmaps, normalisation. A pure function of its arguments and the video's bytes.
+// `streams` are those of `config.model`; `clips` is used in kTest (train always makes one clip).
+// With `flip` the mirrored clips are appended (test-time flip averaging). Throws Error naming the
+// sample if the video cannot be read or has fewer frames than annotated.
+ClipTensors RunPipeline(const Sample& sample, const Config& config, Phase phase, int64_t clips,
+                        bool flip, RandomStream& random);
+
+}  // namespace kinefit
