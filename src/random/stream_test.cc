@@ -28,7 +28,8 @@ TEST(RandomStream, DrawsNeverChangeBetweenVersions) {
   RandomStream stream(1, "pinned", 2, 3);
   const std::vector<uint32_t> draws = {stream.Bits(), stream.Bits(), stream.Bits(), stream.Bits(),
                                        stream.Bits()};
-  const std::vector<uint32_t> pinned = {3076112396U, 3236425761U, 966730195U, 49676542U, 634542118U};
+  const std::vector<uint32_t> pinned = {3076112396U, 3236425761U, 966730195U, 49676542U,
+                                        634542118U};
   EXPECT_EQ(draws, pinned);
 }
 

@@ -1,0 +1,50 @@
+# make build   ./build/kinefit            make test    build and run the tests
+# make demo    the whole job on the built-in set (under 8 minutes on two cores after the build)
+# make soak    the long tests             make bench   the measurements
+# make asan | tsan | ubsan                the tests under a sanitizer
+# make check   structure, registration, formatting
+.PHONY: build test demo soak bench check tidy asan tsan ubsan clean
+
+BUILD ?= build
+CONFIGURE = cmake -G Ninja -S . -B $(BUILD) $(if $(TORCH_DIR),-DTORCH_DIR=$(TORCH_DIR))
+
+build:
+	@./setup.sh
+	@$(CONFIGURE) > /dev/null
+	@ninja -C $(BUILD) kinefit
+
+test:
+	@./setup.sh --test
+	@$(CONFIGURE) -DKINEFIT_SLOW=OFF > /dev/null
+	@ninja -C $(BUILD)
+	@cd $(BUILD) && ctest --output-on-failure
+
+demo: build
+	@scripts/demo.sh
+
+soak:
+	@./setup.sh --test
+	@cmake -G Ninja -S . -B $(BUILD)-soak -DKINEFIT_SLOW=ON > /dev/null
+	@ninja -C $(BUILD)-soak
+	@cd $(BUILD)-soak && ctest --output-on-failure -L slow
+
+bench: build
+	@scripts/bench.sh
+
+check:
+	@scripts/check_structure.sh
+	@scripts/check_tests_registered.sh $(BUILD)
+
+tidy:
+	@./setup.sh --dev
+	@$(CONFIGURE) > /dev/null
+	@scripts/tidy.sh $(BUILD)
+
+asan tsan ubsan:
+	@./setup.sh --test
+	@cmake --preset $@ > /dev/null
+	@ninja -C $(BUILD)-$@
+	@cd $(BUILD)-$@ && ctest --output-on-failure
+
+clean:
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-ubsan $(BUILD)-soak

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The measurements quoted in the documentation.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+kinefit=${KINEFIT:-build/kinefit}
+echo "machine: $(nproc) x $(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -1)," \
+  "commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
+for config in configs/pcan_ntu60.toml configs/rgbpose_ntu60.toml; do
+  echo; echo "planning $config"
+  time "$kinefit" plan "$config" --memory 39.39GiB
+done
