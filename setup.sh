@@ -8,11 +8,11 @@ set -eu
 
 packages="
   g++ cmake ninja-build ccache pkg-config
-  libtorch-dev libopenblas0-pthread
+  libtorch-dev libdnnl-dev libopenblas0-pthread
   libavformat-dev libavcodec-dev libavutil-dev libswscale-dev
   libopencv-core-dev libopencv-imgproc-dev
   libtomlplusplus-dev libcli11-dev libfmt-dev nlohmann-json3-dev
-  libzip-dev libxxhash-dev libpng-dev zlib1g-dev
+  libxxhash-dev libpng-dev zlib1g-dev
   libgtest-dev
 "
 for option in "$@"; do

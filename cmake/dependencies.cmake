@@ -22,9 +22,9 @@ else()
 endif()
 
 pkg_check_modules(FFMPEG REQUIRED IMPORTED_TARGET libavformat libavcodec libavutil libswscale)
-pkg_check_modules(LIBZIP REQUIRED IMPORTED_TARGET libzip)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(PNG REQUIRED IMPORTED_TARGET libpng)
+pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib)
 
 # OpenCV: core and imgproc only; its CMake package demands every module to be installed.
 find_library(OPENCV_CORE opencv_core REQUIRED)
@@ -36,7 +36,6 @@ target_link_libraries(kinefit_opencv INTERFACE ${OPENCV_IMGPROC} ${OPENCV_CORE})
 
 find_package(tomlplusplus REQUIRED)
 find_package(fmt REQUIRED)
-find_package(spdlog REQUIRED)
 find_path(CLI11_INCLUDE CLI/CLI.hpp REQUIRED)
 find_path(NLOHMANN_INCLUDE nlohmann/json.hpp REQUIRED)
 find_package(GTest REQUIRED)

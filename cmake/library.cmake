@@ -6,7 +6,8 @@
 # sources goes into one test program, registered with CTest under the folder's name.
 
 add_library(kinefit_flags INTERFACE)
-target_compile_options(kinefit_flags INTERFACE -Wall -Wextra -Wpedantic -Werror -fpch-preprocess)
+target_compile_options(kinefit_flags INTERFACE -Wall -Wextra -Wpedantic -Werror
+  -fPIC -fpch-preprocess)
 if(KINEFIT_SANITIZE)
   target_compile_options(kinefit_flags INTERFACE -fsanitize=${KINEFIT_SANITIZE}
     -fno-omit-frame-pointer)

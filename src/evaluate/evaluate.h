@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <utility>
@@ -16,19 +17,27 @@ namespace kinefit {
 // sum: each stream's softmax averaged over the sample's clips (mmaction2 average_clips="prob"),
 // times eval.*_weight.
 struct EvaluationResult {
-  std::vector<std::string> ids;                                 // [N]
-  std::vector<std::pair<std::string, ScoreTable>> streams;      // the last one is "fused"
+  std::vector<std::string> ids;                             // [N]
+  std::vector<std::pair<std::string, ScoreTable>> streams;  // the last one is "fused"
   std::vector<BadClip> bad_clips;
   const ScoreTable& fused() const { return streams.back().second; }
 };
 
+// Logits of all rows of `input` (on any device), run through the network in inference mode and
+// without gradients, at most `rows_at_once` rows at a time; the features are left out. Restores the
+// network's training flag.
+NetworkOutput InferLogits(Network& network, const NetworkInput& input, int64_t rows_at_once,
+                          uint64_t seed);
+
 // Averages softmax over `clips` adjacent rows of each stream's logits and fuses. Returns one
-// [N, classes] float64 tensor per stream, the last one "fused".
+// [N, classes] float64 tensor per stream, the last one "fused". Throws Error if the weights of the
+// streams that exist sum to zero.
 std::vector<std::pair<std::string, at::Tensor>> FuseScores(const NetworkOutput& output,
                                                            int64_t clips, const EvalConfig& eval);
 
 // Runs the network in inference mode over the whole set; restores its training flag.
-// `progress(done, total)` may be empty.
+// `progress(done, total)` may be empty. Results stand in the dataset's order; samples whose clip
+// was bad are missing from them and listed. Throws Error if no sample is left or too many were bad.
 EvaluationResult Evaluate(Network& network, const Dataset& dataset, const Config& config,
                           int64_t clips, bool flip,
                           const std::function<void(int64_t, int64_t)>& progress = {});

@@ -5,8 +5,7 @@
 
 namespace kinefit {
 
-// Scores of N samples over C classes, row-major; ties are broken as numpy's stable argsort does in
-// mmaction2's top_k_accuracy.
+// Scores of N samples over C classes, row-major.
 struct ScoreTable {
   int64_t classes = 0;
   std::vector<double> scores;   // [N, C]
@@ -14,8 +13,17 @@ struct ScoreTable {
   int64_t size() const { return static_cast<int64_t>(labels.size()); }
 };
 
+// All throw Error for a table whose sizes do not fit together or with a label outside its classes.
+
+// Share of the samples whose label is among the k best scores: among equal scores the higher class
+// index ranks first, as mmaction2's reversed argsort has it. 0 for an empty table.
 double TopKAccuracy(const ScoreTable& table, int64_t k);
-double MeanClassAccuracy(const ScoreTable& table);  // over classes that occur, as mmaction2 does
+// Mean recall over the classes that occur among the labels or the predictions (mmaction2
+// mean_class_accuracy). 0 for an empty table.
+double MeanClassAccuracy(const ScoreTable& table);
+// [N]: the class with the highest score, the lowest index among equals (np.argmax, as mmaction2's
+// confusion matrix has it; so with ties it may differ from TopKAccuracy's first).
+std::vector<int64_t> Predictions(const ScoreTable& table);
 // [C, C] counts: row = label, column = prediction.
 std::vector<int64_t> ConfusionMatrix(const ScoreTable& table);
 

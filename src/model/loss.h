@@ -12,8 +12,8 @@
 namespace kinefit {
 
 struct Loss {
-  at::Tensor total;                                        // scalar, weighted sum
-  std::vector<std::pair<std::string, at::Tensor>> parts;   // per stream, weighted, scalars
+  at::Tensor total;                                       // scalar, weighted sum
+  std::vector<std::pair<std::string, at::Tensor>> parts;  // per stream, weighted, scalars
 };
 
 // Sum over the streams of weight * cross-entropy (mean over the batch) with label smoothing

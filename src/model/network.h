@@ -28,10 +28,30 @@ struct NetworkInput {
 // Logits per stream, [N, classes], in this order as far as they exist: "rgb", "pose", "fused".
 struct NetworkOutput {
   std::vector<std::pair<std::string, at::Tensor>> logits;
-  at::Tensor feature_rgb;   // backbone output [N, C, T, H, W], undefined if absent
+  at::Tensor feature_rgb;  // backbone output [N, C, T, H, W], undefined if absent
   at::Tensor feature_pose;
   const at::Tensor& at(const std::string& stream) const;  // throws Error if absent
 };
+
+// How InitialiseNetwork fills a parameter.
+enum class Initial {
+  kKaimingNormal,  // normal, std sqrt(2 / fan out): convolutions
+  kUniform,        // +-1 / sqrt(fan in): transposed convolutions, which the reference leaves at
+                   // PyTorch's default
+  kOnes,
+  kZeros,
+  kHeadNormal,  // normal, std HeadConfig.init_std
+};
+
+// The tensors of a network in mmaction2's order, filled while its modules are made.
+struct NetworkTensors {
+  std::vector<NamedTensor> parameters;
+  std::vector<Initial> initial;  // of each parameter
+  std::vector<NamedTensor> buffers;
+  std::vector<NamedTensor> all;  // parameters and buffers, interleaved as in a state dict
+};
+
+class LayerTrace;  // model/layers.h
 
 // A recogniser: backbone(s) + head. Parameters and buffers live on the device and in the dtype of
 // the TensorOptions it was made with (the meta device included). Not thread-safe.
@@ -43,18 +63,25 @@ class Network {
   // that a repeated step repeats its masks.
   virtual NetworkOutput Forward(const NetworkInput& input, RandomStream& random) = 0;
 
-  const std::vector<NamedTensor>& parameters() const { return parameters_; }  // require grad
-  const std::vector<NamedTensor>& buffers() const { return buffers_; }        // BN statistics
+  const std::vector<NamedTensor>& parameters() const { return tensors_.parameters; }  // need grad
+  const std::vector<NamedTensor>& buffers() const { return tensors_.buffers; }  // BN statistics
   // Parameters and buffers in mmaction2's order.
-  std::vector<NamedTensor> StateDict() const;
+  std::vector<NamedTensor> StateDict() const { return tensors_.all; }
 
   bool training() const { return training_; }
   void Train(bool on) { training_ = on; }
 
+  // While a trace is set, Forward only follows shapes: it writes one row per layer to the trace and
+  // returns tensors without meaning. Meta device only. Not owned; nullptr ends it.
+  void SetTrace(LayerTrace* trace) { trace_ = trace; }
+
  protected:
-  std::vector<NamedTensor> parameters_;
-  std::vector<NamedTensor> buffers_;
+  NetworkTensors tensors_;
   bool training_ = false;
+  LayerTrace* trace_ = nullptr;
+
+ private:
+  friend void InitialiseNetwork(Network& network, const ModelConfig& config, uint64_t seed);
 };
 
 // Builds config.type with uninitialised parameters on `options.device()`. Throws Error for a

@@ -15,27 +15,27 @@ namespace kinefit {
 
 // What one validation returns: the fused top-1 picks the best checkpoint.
 struct ValidationResult {
-  double fused_top1 = 0;  // in [0, 1]
+  double fused_top1 = 0;                                // in [0, 1]
   std::vector<std::pair<std::string, double>> metrics;  // for the log, e.g. {"top1/pose", 0.71}
 };
 
 // One optimizer step, as reported to observers.
 struct StepReport {
-  int64_t epoch = 0;           // 0-based
-  int64_t step_in_epoch = 0;   // optimizer steps
+  int64_t epoch = 0;          // 0-based
+  int64_t step_in_epoch = 0;  // optimizer steps
   int64_t steps_per_epoch = 0;
-  int64_t iteration = 0;       // optimizer steps since the start of training
+  int64_t iteration = 0;  // optimizer steps since the start of training
   int64_t total_iterations = 0;
-  double loss = 0;             // mean over the samples of the step
+  double loss = 0;                                     // mean over the samples of the step
   std::vector<std::pair<std::string, double>> losses;  // per stream
-  double top1 = 0;             // training top-1 of the fused score in this step, in [0, 1]
+  double top1 = 0;  // training top-1 of the fused score in this step, in [0, 1]
   double lr = 0;
   double grad_norm = 0;
   int64_t samples = 0;
-  double seconds = 0;          // wall time of the step, waiting included
-  double wait_seconds = 0;     // of which waiting for data
-  int64_t memory_bytes = 0;    // peak resident (CPU) or allocated (CUDA)
-  bool skipped = false;        // NaN guard skipped the update
+  double seconds = 0;        // wall time of the step, waiting included
+  double wait_seconds = 0;   // of which waiting for data
+  int64_t memory_bytes = 0;  // peak resident (CPU) or allocated (CUDA)
+  bool skipped = false;      // NaN guard skipped the update
 };
 
 // Receives what happens. Calls come from the training thread. Default implementations do nothing.
@@ -60,11 +60,15 @@ struct TrainResult {
   std::string last_checkpoint;
 };
 
-// The one training loop. Runs config.train on `train_set`, validating with `validate` (may be
+// The one training loop. `network` has been initialised (InitialiseNetwork); train.init* and a
+// resume are loaded over that. Runs config.train on `train_set`, validating with `validate` (may be
 // empty) every val_every epochs with the EMA weights if there are any, writing checkpoints into
 // config.train.work_dir and resuming as config.train.resume says. `effective_config` (TOML text)
 // is stored in checkpoints. When `*interrupted` turns true (a signal), the step is finished, a
-// checkpoint saved, and kInterrupted returned. Throws Error on bad input and on a NaN loss under
+// checkpoint saved, and kInterrupted returned; a validation that was under way is discarded (it may
+// end early with any exception) and done again on resume. A finished run returns its result at
+// once, its weights in `network`. A work dir with checkpoints is refused unless they are resumed.
+// Throws Error on bad input and on a NaN loss under
 // nan_guard = "stop" (the batch's sample names are saved first).
 TrainResult Train(Network& network, const Config& config, const Dataset& train_set,
                   const std::function<ValidationResult(Network&)>& validate,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -23,10 +24,28 @@ struct ClipTensors {
 // The reference's whole train / val / test pipeline for one sample: uniform sampling for both
 // streams, decoding, compacting, resizing, (train: random resized crop, flip with joint swap,
 // colour jitter), heatmaps, normalisation. A pure function of its arguments and the video's bytes.
+// Joints are scaled if the video's size is not the annotation's. A video with fewer frames than
+// annotated is refused whether or not the missing ones are sampled.
 // `streams` are those of `config.model`; `clips` is used in kTest (train always makes one clip).
 // With `flip` the mirrored clips are appended (test-time flip averaging). Throws Error naming the
 // sample if the video cannot be read or has fewer frames than annotated.
 ClipTensors RunPipeline(const Sample& sample, const Config& config, Phase phase, int64_t clips,
                         bool flip, RandomStream& random);
+
+// What RunPipeline returns for any sample of this configuration; sizes of an absent stream are 0.
+struct ClipShapes {
+  int64_t clips = 0;
+  std::array<int64_t, 5> imgs = {};      // [K, 3, T_rgb, H, W]
+  std::array<int64_t, 5> heatmaps = {};  // [K, C, T_pose, h, w]
+
+  int64_t imgs_numel() const;
+  int64_t heatmaps_numel() const;
+};
+ClipShapes PipelineShapes(const Config& config, Phase phase, int64_t clips, bool flip);
+
+// RunPipeline into memory of the caller: `imgs` and `heatmaps` have room for PipelineShapes (null
+// for an absent stream). After an Error their contents are unspecified.
+void RunPipelineInto(const Sample& sample, const Config& config, Phase phase, int64_t clips,
+                     bool flip, RandomStream& random, float* imgs, float* heatmaps);
 
 }  // namespace kinefit

@@ -20,7 +20,8 @@ VideoInfo ProbeVideo(const std::string& path);
 
 // Decodes the frames with the given numbers (0-based, in decoding-for-display order; any order,
 // repeats allowed) as RGB, CV_8UC3, display rotation applied. Frame numbers are exact whatever the
-// container's time stamps claim. Equal numbers share one buffer: treat results as read-only.
+// container's time stamps claim; frames that an MP4 edit list hides do not count, as in OpenCV and
+// in players. A damaged frame before the last wanted one is an Error, never a shift. Equal numbers share one buffer: treat results as read-only.
 // Throws Error naming file and frame if a frame does not exist or cannot be decoded. Thread-safe
 // (each call has its own decoder, single-threaded).
 std::vector<cv::Mat> DecodeFrames(const std::string& path, const std::vector<int64_t>& numbers);

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+namespace kinefit {
+
+// Exit codes of the program. Bad input (an Error) is 2; a run stopped by a signal after saving its
+// checkpoint is 128 + the signal's number, as shells expect.
+constexpr int kExitOk = 0;
+constexpr int kExitFailed = 1;
+constexpr int kExitBadInput = 2;
+
+// Each adds one subcommand to `app`; when the command line names it, its callback runs it and
+// stores the exit code in `*exit_code`. Errors are thrown and reported by main.
+void AddTrainCommand(CLI::App& app, int* exit_code);
+void AddTestCommand(CLI::App& app, int* exit_code);
+void AddPredictCommand(CLI::App& app, int* exit_code);
+void AddForwardCommand(CLI::App& app, int* exit_code);
+void AddModelCommand(CLI::App& app, int* exit_code);
+void AddPlanCommand(CLI::App& app, int* exit_code);
+void AddDataCommand(CLI::App& app, int* exit_code);
+void AddConfigCommand(CLI::App& app, int* exit_code);
+void AddCheckpointCommand(CLI::App& app, int* exit_code);
+void AddCompareCommand(CLI::App& app, int* exit_code);
+
+// What every subcommand that reads a config shares: the file and `--set key=value`.
+struct ConfigArguments {
+  std::string path;
+  std::vector<std::string> overrides;
+};
+void AddConfigArguments(CLI::App* command, ConfigArguments* arguments);
+
+}  // namespace kinefit

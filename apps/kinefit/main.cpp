@@ -1,0 +1,71 @@
+#include <c10/util/Exception.h>
+
+#include <cstdio>
+#include <exception>
+#include <new>
+
+#include "apps/kinefit/commands.h"
+#include "files/error.h"
+
+namespace kinefit {
+
+void AddConfigArguments(CLI::App* command, ConfigArguments* arguments) {
+  command->add_option("config", arguments->path, "configuration file (TOML)")->required();
+  command
+      ->add_option("-s,--set", arguments->overrides,
+                   "override one option, e.g. --set train.optimizer.lr=0.01 (repeatable)")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+}
+
+namespace {
+
+int Run(int argc, char** argv) {
+  CLI::App app(
+      "kinefit trains and runs two-stream human action recognition: RGB video and 2D skeletons,\n"
+      "seen together by one network. `kinefit COMMAND --help` explains each command;\n"
+      "`kinefit config keys` lists every option of a configuration.",
+      "kinefit");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "kinefit " KINEFIT_VERSION);
+  int exit_code = kExitOk;
+  AddTrainCommand(app, &exit_code);
+  AddTestCommand(app, &exit_code);
+  AddPredictCommand(app, &exit_code);
+  AddForwardCommand(app, &exit_code);
+  AddModelCommand(app, &exit_code);
+  AddPlanCommand(app, &exit_code);
+  AddDataCommand(app, &exit_code);
+  AddConfigCommand(app, &exit_code);
+  AddCheckpointCommand(app, &exit_code);
+  AddCompareCommand(app, &exit_code);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitBadInput;
+  }
+  return exit_code;
+}
+
+}  // namespace
+}  // namespace kinefit
+
+int main(int argc, char** argv) {
+  try {
+    return kinefit::Run(argc, argv);
+  } catch (const kinefit::Error& error) {
+    std::fprintf(stderr, "kinefit: %s\n", error.what());
+    return kinefit::kExitBadInput;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr,
+                 "kinefit: out of memory\n  to do: `kinefit plan CONFIG` shows what fits\n");
+    return kinefit::kExitFailed;
+  } catch (const c10::Error& error) {
+    std::fprintf(stderr, "kinefit: internal error in a tensor operation: %s\n",
+                 error.what_without_backtrace());
+    return kinefit::kExitFailed;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "kinefit: internal error: %s\n", error.what());
+    return kinefit::kExitFailed;
+  }
+}

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <c10/core/TensorOptions.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "config/config.h"
+#include "model/network.h"
+
+namespace kinefit {
+
+// Uses config.threads threads for tensor operations (0: one per core).
+void SetThreads(const Config& config);
+
+// float32 on config.device. Throws Error if that device does not exist here.
+at::TensorOptions NetworkOptions(const Config& config);
+
+// Makes the folder if need be. Throws Error if it cannot be written to.
+void PrepareWorkDir(const std::string& path);
+
+// Loads the weights of `checkpoint` (EMA where it has them) into the network.
+// Throws Error for a checkpoint of another network: names or shapes that do not match.
+void LoadTrainedWeights(Network& network, const std::string& checkpoint);
+
+// The state dict as (name, tensor) pairs; the tensors are the network's own.
+std::vector<std::pair<std::string, at::Tensor>> NamedTensorsOf(const Network& network);
+
+}  // namespace kinefit

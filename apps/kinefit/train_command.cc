@@ -1,0 +1,205 @@
+#include <unistd.h>
+
+#include <csignal>
+#include <iostream>
+#include <memory>
+
+#include "apps/kinefit/commands.h"
+#include "apps/kinefit/run_setup.h"
+#include "config/load.h"
+#include "config/options.h"
+#include "config/toml_tree.h"
+#include "config/validate.h"
+#include "dataset/annotations.h"
+#include "evaluate/evaluate.h"
+#include "evaluate/results.h"
+#include "files/error.h"
+#include "memory/plan.h"
+#include "model/network.h"
+#include "report/format.h"
+#include "report/json_log.h"
+#include "report/progress.h"
+#include "train/trainer.h"
+
+namespace kinefit {
+namespace {
+
+volatile bool g_interrupted = false;
+volatile std::sig_atomic_t g_signal = 0;
+
+// The first signal asks for a checkpoint after the current step; a second one of the same kind
+// ends the process at once, as it would have without this handler.
+void OnSignal(int number) {
+  g_interrupted = true;
+  g_signal = number;
+  std::signal(number, SIG_DFL);
+}
+
+ProgressStep ToProgress(const StepReport& report) {
+  ProgressStep step;
+  step.epoch = report.epoch;
+  step.step_in_epoch = report.step_in_epoch;
+  step.steps_per_epoch = report.steps_per_epoch;
+  step.iteration = report.iteration;
+  step.total_iterations = report.total_iterations;
+  step.loss = report.loss;
+  step.losses = report.losses;
+  step.top1 = report.top1;
+  step.lr = report.lr;
+  step.grad_norm = report.grad_norm;
+  step.samples = report.samples;
+  step.seconds = report.seconds;
+  step.wait_seconds = report.wait_seconds;
+  step.memory_bytes = report.memory_bytes;
+  step.skipped = report.skipped;
+  return step;
+}
+
+// Shows what the loop reports on the terminal and writes it to the run's log.
+class RunReporter : public TrainObserver {
+ public:
+  RunReporter(Progress& progress, JsonLog& log) : progress_(progress), log_(log) {}
+
+  void OnMessage(const std::string& text) override {
+    progress_.Message(text);
+    log_.Message(text);
+  }
+  void OnStep(const StepReport& report) override {
+    const ProgressStep step = ToProgress(report);
+    progress_.Step(step);
+    log_.Step(step);
+  }
+  void OnValidation(int64_t epoch, const ValidationResult& result, bool best) override {
+    std::string text = "epoch " + std::to_string(epoch + 1) + " validation: fused top-1 " +
+                       FormatPercent(result.fused_top1);
+    for (const auto& [name, value] : result.metrics) {
+      if (name.rfind("top1/", 0) == 0 && name != "top1/fused") {
+        text += ", " + name.substr(5) + " " + FormatPercent(value);
+      }
+    }
+    progress_.Message(text + (best ? " (best so far)" : ""));
+    log_.Validation(epoch, result.metrics, best);
+  }
+  void OnBadClips(int64_t epoch, const std::vector<BadClip>& clips, int64_t samples) override {
+    std::vector<std::pair<std::string, std::string>> named;
+    progress_.Message("epoch " + std::to_string(epoch + 1) + ": " + std::to_string(clips.size()) +
+                      " of " + std::to_string(samples) + " clips could not be used:");
+    for (const BadClip& clip : clips) {
+      progress_.Message("  " + clip.id + ": " + clip.reason);
+      named.emplace_back(clip.id, clip.reason);
+    }
+    log_.BadClips(epoch, named, samples);
+  }
+  void OnCheckpoint(const std::string& path) override { log_.Checkpoint(path); }
+
+ private:
+  Progress& progress_;
+  JsonLog& log_;
+};
+
+void ReportRejected(const Dataset& dataset, const std::string& what, double max_share,
+                    RunReporter& reporter) {
+  if (dataset.rejected.empty()) return;
+  reporter.OnMessage(what + ": " + std::to_string(dataset.rejected.size()) +
+                     " annotations cannot be used and are left out:");
+  for (const auto& entry : dataset.rejected) {
+    reporter.OnMessage("  " + entry.id + ": " + entry.reason);
+  }
+  const double total = static_cast<double>(dataset.samples.size() + dataset.rejected.size());
+  if (static_cast<double>(dataset.rejected.size()) > max_share * total) {
+    throw Error(std::to_string(dataset.rejected.size()) + " of " +
+                    std::to_string(static_cast<int64_t>(total)) + " " + what +
+                    " annotations cannot be used, first " + dataset.rejected[0].id + ": " +
+                    dataset.rejected[0].reason,
+                "", "repair the annotations or raise data.max_bad_share");
+  }
+}
+
+Dataset LoadSplit(const Config& config, const std::string& split, const std::string& what,
+                  RunReporter& reporter) {
+  Dataset dataset = LoadDataset(config, split);
+  ReportRejected(dataset, what, config.data.max_bad_share, reporter);
+  return dataset;
+}
+
+int RunTrain(const ConfigArguments& arguments) {
+  LoadedConfig loaded = LoadConfig(arguments.path, arguments.overrides);
+  Config& config = loaded.config;
+  ValidateTraining(config, &loaded.provenance);
+  SetThreads(config);
+  PrepareWorkDir(config.train.work_dir);
+
+  Progress progress(std::cout, DetectTerminal(STDOUT_FILENO), config.train.log_every);
+  JsonLog log(config.train.work_dir + "/log.jsonl");
+  RunReporter reporter(progress, log);
+
+  const Dataset train_set = LoadSplit(config, config.data.train_split, "training", reporter);
+  Dataset val_set;
+  if (config.train.val_every > 0) {
+    val_set = LoadSplit(config, config.data.val_split, "validation", reporter);
+  }
+  const int64_t budget = DefaultBudget(config);
+  if (budget > 0) reporter.OnMessage(ApplyPlan(config, budget));
+
+  const std::unique_ptr<Network> network = MakeNetwork(config.model, NetworkOptions(config));
+  const auto validate = [&](Network& trained) {
+    const EvaluationResult result = Evaluate(
+        trained, val_set, config, config.eval.val_clips, false, [&](int64_t done, int64_t total) {
+          progress.Note("validating " + std::to_string(done) + "/" + std::to_string(total));
+        });
+    if (!result.bad_clips.empty()) {
+      reporter.OnMessage("validation left out " + std::to_string(result.bad_clips.size()) +
+                         " unreadable clips, first " + result.bad_clips[0].id + ": " +
+                         result.bad_clips[0].reason);
+    }
+    ValidationResult validation;
+    validation.fused_top1 = TopKAccuracy(result.fused(), 1);
+    validation.metrics = NamedMetrics(result);
+    return validation;
+  };
+  std::function<ValidationResult(Network&)> validator;
+  if (config.train.val_every > 0) validator = validate;
+
+  std::signal(SIGINT, OnSignal);
+  std::signal(SIGTERM, OnSignal);
+  const TrainResult result =
+      Train(*network, config, train_set, validator, DumpConfig(config), reporter, &g_interrupted);
+  progress.Finish();
+  if (result.end == TrainEnd::kInterrupted) {
+    std::cout << "stopped by a signal; saved " << result.last_checkpoint
+              << "; the same command continues\n";
+    return 128 + g_signal;
+  }
+  std::cout << (result.end == TrainEnd::kEarlyStop ? "stopped early" : "finished") << " after "
+            << result.iterations << " iterations; last checkpoint " << result.last_checkpoint;
+  if (!result.best_checkpoint.empty()) {
+    std::cout << "\nbest fused top-1 " << FormatPercent(result.best_top1) << ": "
+              << result.best_checkpoint;
+  }
+  std::cout << "\n";
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddTrainCommand(CLI::App& app, int* exit_code) {
+  auto arguments = std::make_shared<ConfigArguments>();
+  auto work_dir = std::make_shared<std::string>();
+  auto resume = std::make_shared<std::string>();
+  CLI::App* command = app.add_subcommand(
+      "train", "train a network; the same command continues a run that was stopped or killed");
+  AddConfigArguments(command, arguments.get());
+  command->add_option("-w,--work-dir", *work_dir,
+                      "folder for checkpoints and log (train.work_dir)");
+  command->add_option("--resume", *resume,
+                      "auto: newest valid checkpoint in the work dir; never; or a checkpoint "
+                      "(train.resume)");
+  command->callback([=] {
+    ConfigArguments all = *arguments;
+    if (!work_dir->empty()) all.overrides.push_back("train.work_dir=" + QuoteToml(*work_dir));
+    if (!resume->empty()) all.overrides.push_back("train.resume=" + QuoteToml(*resume));
+    *exit_code = RunTrain(all);
+  });
+}
+
+}  // namespace kinefit

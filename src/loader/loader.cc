@@ -1,0 +1,356 @@
+#include "loader/loader.h"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <numeric>
+#include <opencv2/core.hpp>
+#include <stdexcept>
+#include <thread>
+#include <unordered_set>
+#include <utility>
+
+#include "files/error.h"
+#include "random/stream.h"
+
+namespace kinefit {
+namespace {
+
+// A batch in the making. A worker writes the rows of the place it has claimed; everything else is
+// read and written under the loader's lock.
+struct Slot {
+  int64_t epoch = 0;
+  int64_t first = 0;                 // position in the epoch of place 0
+  std::vector<int64_t> samples;      // [places] index into the dataset
+  std::vector<std::string> reasons;  // [places] why the clip cannot be used; "" = it can
+  at::Tensor imgs;                   // rows of all places, good or bad
+  at::Tensor heatmap_imgs;
+  int64_t claimed = 0;
+  int64_t unfinished = 0;
+  std::exception_ptr failure;  // anything but an unreadable clip, of the lowest place
+  int64_t failed_place = 0;
+
+  int64_t places() const { return static_cast<int64_t>(samples.size()); }
+};
+
+struct Claim {
+  std::shared_ptr<Slot> slot;
+  int64_t place = 0;
+};
+
+at::Tensor AllocateRows(int64_t places, const std::array<int64_t, 5>& shape) {
+  if (shape[0] == 0) return {};
+  return at::empty({places * shape[0], shape[1], shape[2], shape[3], shape[4]}, at::kFloat);
+}
+
+float* RowsOf(const at::Tensor& tensor, int64_t place, int64_t places) {
+  return tensor.defined() ? tensor.data_ptr<float>() + place * (tensor.numel() / places) : nullptr;
+}
+
+// The rows of the good places, moved together at the front.
+at::Tensor KeepRows(const at::Tensor& tensor, const std::vector<int64_t>& good, int64_t places) {
+  if (!tensor.defined()) return tensor;
+  const size_t bytes = static_cast<size_t>(tensor.numel() / places) * sizeof(float);
+  for (int64_t to = 0; to < static_cast<int64_t>(good.size()); ++to) {
+    const int64_t from = good[static_cast<size_t>(to)];
+    if (from == to) continue;
+    std::memcpy(RowsOf(tensor, to, places), RowsOf(tensor, from, places), bytes);
+  }
+  const int64_t rows = tensor.size(0) / places * static_cast<int64_t>(good.size());
+  return tensor.narrow(0, 0, rows);
+}
+
+}  // namespace
+
+struct Loader::State {
+  State(const Dataset& the_dataset, const Config& the_config, Phase the_phase, int64_t batch,
+        int64_t the_clips, bool the_flip);
+  ~State();
+
+  void StartWorkers();
+  void Work();
+  bool CanClaim() const;
+  Claim TakePlace();
+  std::shared_ptr<Slot> OpenSlot();
+  void Fill(const Claim& claim);
+  std::shared_ptr<Slot> AwaitSlot();
+  void RecordBadClips(const Slot& slot);
+
+  const Dataset& dataset;
+  const Config config;
+  const Phase phase;
+  const int64_t batch_size;
+  const int64_t clips;
+  const bool flip;
+  const ClipShapes shapes;
+  const int64_t samples;  // of an epoch
+  const int64_t batches;
+  const size_t most_slots;
+
+  // Of the consumer alone.
+  bool started = false;
+  std::vector<BadClip> bad_clips;
+  std::unordered_set<std::string> bad_ids;
+  int64_t bad_count = 0;  // a clip that repeats counts each time
+  double wait_seconds = 0;
+
+  std::mutex mutex;  // guards what follows
+  std::condition_variable work;
+  std::condition_variable ready;
+  bool stop = false;
+  int64_t epoch = 0;
+  std::vector<int64_t> order;               // [samples] index into the dataset
+  std::deque<std::shared_ptr<Slot>> slots;  // the front one is handed out next
+  int64_t next_batch;                       // to be handed out; `batches` before Start()
+  int64_t next_slot;                        // batch to be begun
+
+  std::vector<std::thread> workers;
+};
+
+Loader::State::State(const Dataset& the_dataset, const Config& the_config, Phase the_phase,
+                     int64_t batch, int64_t the_clips, bool the_flip)
+    : dataset(the_dataset),
+      config(the_config),
+      phase(the_phase),
+      batch_size(batch),
+      clips(the_clips),
+      flip(the_flip),
+      shapes(PipelineShapes(the_config, the_phase, the_clips, the_flip)),
+      samples(static_cast<int64_t>(the_dataset.samples.size()) *
+              (the_phase == Phase::kTrain ? the_config.data.repeat : 1)),
+      batches((samples + batch - 1) / batch),
+      most_slots(static_cast<size_t>(std::max<int64_t>(the_config.data.prefetch, 1))),
+      next_batch(batches),
+      next_slot(batches) {}
+
+void Loader::State::StartWorkers() {
+  // One clip per worker is all the parallelism there is; OpenCV's own threads would only get in
+  // its way.
+  if (cv::getNumThreads() > 1) cv::setNumThreads(0);
+  for (int64_t i = 0; i < std::max<int64_t>(config.data.workers, 1); ++i) {
+    workers.emplace_back([this] { Work(); });
+  }
+}
+
+Loader::State::~State() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    stop = true;
+  }
+  work.notify_all();
+  for (std::thread& worker : workers) worker.join();
+}
+
+void Loader::State::Work() {
+  std::unique_lock<std::mutex> lock(mutex);
+  for (;;) {
+    work.wait(lock, [this] { return stop || CanClaim(); });
+    if (stop) return;
+    const Claim claim = TakePlace();
+    if (claim.slot->failure) {  // no memory for the batch
+      ready.notify_all();
+      continue;
+    }
+    lock.unlock();
+    std::string reason;
+    std::exception_ptr failure;
+    try {
+      Fill(claim);
+    } catch (const Error& error) {
+      reason = error.problem() + " (" + error.where() + ")";
+    } catch (const cv::Exception& error) {
+      reason = std::string("frames cannot be processed: ") + error.what();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    lock.lock();
+    Slot& slot = *claim.slot;
+    slot.reasons[static_cast<size_t>(claim.place)] = std::move(reason);
+    if (failure && (!slot.failure || claim.place < slot.failed_place)) {
+      slot.failure = failure;
+      slot.failed_place = claim.place;
+    }
+    if (--slot.unfinished == 0) ready.notify_all();
+  }
+}
+
+bool Loader::State::CanClaim() const {
+  if (!slots.empty() && slots.back()->claimed < slots.back()->places()) return true;
+  return slots.size() < most_slots && next_slot < batches;
+}
+
+// The next place in the order of the epoch. REQUIRES: lock held, CanClaim().
+Claim Loader::State::TakePlace() {
+  if (slots.empty() || slots.back()->claimed == slots.back()->places()) slots.push_back(OpenSlot());
+  const std::shared_ptr<Slot>& slot = slots.back();
+  return {slot, slot->claimed++};
+}
+
+std::shared_ptr<Slot> Loader::State::OpenSlot() {
+  auto slot = std::make_shared<Slot>();
+  slot->epoch = epoch;
+  slot->first = next_slot * batch_size;
+  const int64_t places = std::min(batch_size, samples - slot->first);
+  slot->samples.assign(order.begin() + slot->first, order.begin() + slot->first + places);
+  slot->reasons.resize(static_cast<size_t>(places));
+  slot->unfinished = places;
+  ++next_slot;
+  try {
+    slot->imgs = AllocateRows(places, shapes.imgs);
+    slot->heatmap_imgs = AllocateRows(places, shapes.heatmaps);
+  } catch (...) {
+    slot->failure = std::current_exception();
+    slot->claimed = places - 1;  // nobody is to work on it; the caller takes the last place
+    slot->unfinished = 0;
+  }
+  return slot;
+}
+
+// Makes one sample, at its place in the batch. Called without the lock: what it reads of the slot
+// does not change any more.
+void Loader::State::Fill(const Claim& claim) {
+  const Slot& slot = *claim.slot;
+  const Sample& sample =
+      dataset.samples[static_cast<size_t>(slot.samples[static_cast<size_t>(claim.place)])];
+  RandomStream random(static_cast<uint64_t>(config.seed), "augment",
+                      static_cast<uint64_t>(slot.epoch),
+                      static_cast<uint64_t>(slot.first + claim.place));
+  RunPipelineInto(sample, config, phase, clips, flip, random,
+                  RowsOf(slot.imgs, claim.place, slot.places()),
+                  RowsOf(slot.heatmap_imgs, claim.place, slot.places()));
+}
+
+// Waits for the next batch, takes it and makes room for another.
+std::shared_ptr<Slot> Loader::State::AwaitSlot() {
+  const auto begin = std::chrono::steady_clock::now();
+  std::unique_lock<std::mutex> lock(mutex);
+  ready.wait(lock, [this] { return !slots.empty() && slots.front()->unfinished == 0; });
+  wait_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  std::shared_ptr<Slot> slot = std::move(slots.front());
+  slots.pop_front();
+  ++next_batch;
+  lock.unlock();
+  work.notify_all();
+  return slot;
+}
+
+// Bad clips count when their batch is handed out, so that what is reported, and when, does not
+// depend on how far the workers are ahead.
+void Loader::State::RecordBadClips(const Slot& slot) {
+  for (size_t place = 0; place < slot.reasons.size(); ++place) {
+    if (slot.reasons[place].empty()) continue;
+    const std::string& id = dataset.samples[static_cast<size_t>(slot.samples[place])].id;
+    ++bad_count;
+    if (bad_ids.insert(id).second) bad_clips.push_back({id, slot.reasons[place]});
+  }
+  if (static_cast<double>(bad_count) <= config.data.max_bad_share * static_cast<double>(samples)) {
+    return;
+  }
+  constexpr size_t kListed = 20;
+  std::string list;
+  for (size_t i = 0; i < std::min(bad_clips.size(), kListed); ++i) {
+    list += "\n    " + bad_clips[i].id + ": " + bad_clips[i].reason;
+  }
+  if (bad_clips.size() > kListed) {
+    list += "\n    and " + std::to_string(bad_clips.size() - kListed) + " more";
+  }
+  throw Error(std::to_string(bad_count) + " of the epoch's " + std::to_string(samples) +
+                  " clips cannot be used so far:" + list,
+              "",
+              "repair or remove them, or raise data.max_bad_share (now " +
+                  std::to_string(config.data.max_bad_share) + ")");
+}
+
+Loader::Loader(const Dataset& dataset, const Config& config, Phase phase, int64_t batch_size,
+               int64_t clips, bool flip) {
+  if (batch_size < 1 || clips < 1) {
+    throw Error("batch size and number of clips must be at least 1");
+  }
+  state_ = std::make_unique<State>(dataset, config, phase, batch_size, clips, flip);
+  state_->StartWorkers();
+}
+
+Loader::~Loader() = default;
+
+void Loader::Start(LoaderPosition position) {
+  State& s = *state_;
+  if (position.epoch < 0 || position.next_batch < 0 || position.next_batch > s.batches) {
+    throw Error("an epoch of " + std::to_string(s.batches) +
+                    " batches cannot be continued at batch " + std::to_string(position.next_batch),
+                "",
+                "the checkpoint comes from a run with other data or another batch size; use those, "
+                "or start anew from its weights (train.init)");
+  }
+  std::vector<int64_t> order;
+  if (s.phase == Phase::kTrain) {
+    RandomStream random(static_cast<uint64_t>(s.config.seed), "sampler",
+                        static_cast<uint64_t>(position.epoch));
+    order = random.Permutation(s.samples);
+    const int64_t distinct = static_cast<int64_t>(s.dataset.samples.size());
+    for (int64_t& index : order) index %= distinct;
+  } else {
+    order.resize(static_cast<size_t>(s.samples));
+    std::iota(order.begin(), order.end(), 0);
+  }
+  s.started = true;
+  s.bad_clips.clear();
+  s.bad_ids.clear();
+  s.bad_count = 0;
+  s.wait_seconds = 0;
+  {
+    const std::lock_guard<std::mutex> lock(s.mutex);
+    s.epoch = position.epoch;
+    s.order = std::move(order);
+    s.slots.clear();  // workers finish what they hold of them, unseen
+    s.next_batch = s.next_slot = position.next_batch;
+  }
+  s.work.notify_all();
+}
+
+bool Loader::Next(Batch* batch) {
+  State& s = *state_;
+  if (!s.started) throw std::logic_error("Loader::Next() before Start()");
+  while (position().next_batch < s.batches) {
+    const std::shared_ptr<Slot> slot = s.AwaitSlot();
+    if (slot->failure) std::rethrow_exception(slot->failure);
+    s.RecordBadClips(*slot);
+    std::vector<int64_t> good;
+    for (int64_t place = 0; place < slot->places(); ++place) {
+      if (slot->reasons[static_cast<size_t>(place)].empty()) good.push_back(place);
+    }
+    if (good.empty()) continue;
+
+    *batch = Batch();
+    batch->clips = s.shapes.clips;
+    batch->imgs = KeepRows(slot->imgs, good, slot->places());
+    batch->heatmap_imgs = KeepRows(slot->heatmap_imgs, good, slot->places());
+    batch->labels = at::empty({static_cast<int64_t>(good.size())}, at::kLong);
+    int64_t* labels = batch->labels.data_ptr<int64_t>();
+    for (const int64_t place : good) {
+      const int64_t index = slot->samples[static_cast<size_t>(place)];
+      const Sample& sample = s.dataset.samples[static_cast<size_t>(index)];
+      *labels++ = sample.label;
+      batch->ids.push_back(sample.id);
+      batch->sample_index.push_back(index);
+    }
+    return true;
+  }
+  return false;
+}
+
+int64_t Loader::batches_per_epoch() const { return state_->batches; }
+int64_t Loader::samples_per_epoch() const { return state_->samples; }
+
+LoaderPosition Loader::position() const {
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  return {state_->epoch, state_->next_batch};
+}
+
+std::vector<BadClip> Loader::bad_clips() const { return state_->bad_clips; }
+double Loader::wait_seconds() const { return state_->wait_seconds; }
+
+}  // namespace kinefit

@@ -1,0 +1,14 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace kinefit {
+
+// "6GiB", "39.39 GiB", "512 MB", "1048576": a number and an optional unit, B, KiB, MiB, GiB, TiB
+// (powers of 1024; K, M, G, T alone mean the same) or KB, MB, GB, TB (powers of 1000), in any case.
+// Throws Error naming `where` (the key or option the text came from) for anything else, and for
+// zero or less.
+int64_t ParseBytes(const std::string& text, const std::string& where);
+
+}  // namespace kinefit

@@ -1,0 +1,130 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/network.h"
+#include "random/stream.h"
+
+namespace kinefit {
+
+// One row of `kinefit model describe`.
+struct LayerRecord {
+  std::string name;             // prefix of its tensors' names, or "…maxpool"
+  std::string kind;             // "conv 3x1x1 + bn + relu", ...
+  std::vector<int64_t> output;  // shape
+  int64_t parameters = 0;
+  int64_t macs = 0;              // multiply-accumulates of convolutions, products and classifiers
+  int64_t activation_bytes = 0;  // tensors it writes in training (BN writes its own; ReLU in place)
+};
+
+// Collects the layers of one Forward in the order in which they run.
+class LayerTrace {
+ public:
+  void Record(LayerRecord record) { records_.push_back(std::move(record)); }
+  const std::vector<LayerRecord>& records() const { return records_; }
+
+ private:
+  std::vector<LayerRecord> records_;
+};
+
+// What every module's Forward is told about the pass it is part of.
+struct ForwardContext {
+  bool training;
+  RandomStream& random;
+  LayerTrace* trace;  // nullptr unless only shapes are followed
+};
+
+// Makes a network's tensors as its modules are constructed; the order of calls is the order of the
+// state dict. Parameters are left uninitialised and require gradients.
+class TensorMaker {
+ public:
+  // `tensors` must outlive the maker.
+  TensorMaker(const at::TensorOptions& options, NetworkTensors* tensors)
+      : options_(options), tensors_(tensors) {}
+
+  at::Tensor Parameter(const std::string& name, at::IntArrayRef shape, Initial initial);
+  // Filled with `value`; int64 if `integer`.
+  at::Tensor Buffer(const std::string& name, at::IntArrayRef shape, double value,
+                    bool integer = false);
+
+ private:
+  at::TensorOptions options_;
+  NetworkTensors* tensors_;
+};
+
+// BatchNorm3d with momentum 0.1 and epsilon 1e-5.
+class BatchNorm {
+ public:
+  // `gamma` is what its scale starts at (zeros for the last one of a bottleneck).
+  BatchNorm(TensorMaker& maker, const std::string& name, int64_t channels, Initial gamma);
+  at::Tensor Forward(const at::Tensor& x, const ForwardContext& context) const;
+  int64_t parameter_count() const { return weight_.numel() + bias_.numel(); }
+
+ private:
+  at::Tensor weight_;
+  at::Tensor bias_;
+  at::Tensor running_mean_;
+  at::Tensor running_var_;
+  at::Tensor num_batches_tracked_;
+};
+
+// Geometry of a convolution, in order time, height, width.
+struct ConvShape {
+  std::array<int64_t, 3> kernel = {1, 1, 1};
+  std::array<int64_t, 3> stride = {1, 1, 1};
+  std::array<int64_t, 3> padding = {0, 0, 0};
+  bool transposed = false;
+  std::array<int64_t, 3> output_padding = {0, 0, 0};  // transposed only
+};
+
+// What follows the convolution of a ConvUnit.
+enum class After { kNothing, kBatchNorm, kZeroBatchNorm, kBatchNormRelu };
+
+// A convolution without bias, then batch norm, then ReLU: mmcv's ConvModule (and mmaction2's
+// DeConvModule when transposed), with its names "conv.weight", "bn.weight", ...
+// kZeroBatchNorm is a batch norm whose scale starts at zero.
+class ConvUnit {
+ public:
+  ConvUnit(TensorMaker& maker, const std::string& name, int64_t in_channels, int64_t out_channels,
+           const ConvShape& shape, After after);
+  // [N, in, T, H, W] -> [N, out, T', H', W'].
+  at::Tensor Forward(const at::Tensor& x, const ForwardContext& context) const;
+
+ private:
+  at::Tensor Follow(const at::Tensor& x, LayerTrace* trace) const;
+
+  std::string name_;
+  ConvShape shape_;
+  bool relu_;
+  at::Tensor weight_;
+  std::optional<BatchNorm> bn_;
+};
+
+// Dropout, then a fully connected layer: [N, in] -> [N, classes].
+class Classifier {
+ public:
+  Classifier(TensorMaker& maker, const std::string& name, int64_t in_features, int64_t classes,
+             double dropout);
+  at::Tensor Forward(const at::Tensor& x, const ForwardContext& context) const;
+
+ private:
+  std::string name_;
+  double dropout_;
+  at::Tensor weight_;
+  at::Tensor bias_;
+};
+
+// Max pool 1x3x3 with padding (0, 1, 1): [N, C, T, H, W] -> [N, C, T', H', W'].
+at::Tensor MaxPool(const at::Tensor& x, int64_t stride_t, int64_t stride_s, const std::string& name,
+                   const ForwardContext& context);
+
+// [N, C, T, H, W] -> [N, C].
+at::Tensor AveragePool(const at::Tensor& x);
+
+}  // namespace kinefit

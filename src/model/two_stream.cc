@@ -1,0 +1,146 @@
+#include "model/two_stream.h"
+
+#include <algorithm>
+#include <sstream>
+#include <utility>
+#include <vector>
+
+#include "files/error.h"
+
+namespace kinefit {
+namespace {
+
+bool IsActive(const PathwayConfig& pathway, size_t stage) {
+  return !pathway.lateral_activate.empty() && pathway.lateral_activate[stage] != 0;
+}
+
+// Channels of the lateral that joins the input of each stage, 0 where there is none.
+std::vector<int64_t> LateralChannels(const PathwayConfig& pathway, int64_t times, int64_t over) {
+  std::vector<int64_t> channels;
+  for (size_t i = 0; i < pathway.stage_blocks.size(); ++i) {
+    channels.push_back(IsActive(pathway, i) ? PathwayChannels(pathway, i) * times / over : 0);
+  }
+  return channels;
+}
+
+std::vector<int64_t> RgbLateralChannels(const ModelConfig& config) {
+  return LateralChannels(config.rgb, config.fusion.rgb_lateral_infl, config.fusion.channel_ratio);
+}
+
+std::vector<int64_t> PoseLateralChannels(const ModelConfig& config) {
+  return LateralChannels(config.pose, config.fusion.channel_ratio, config.fusion.pose_lateral_infl);
+}
+
+ConvShape LateralShape(const FusionConfig& fusion, bool transposed) {
+  ConvShape shape;
+  shape.kernel = {fusion.fusion_kernel, 1, 1};
+  shape.stride = {fusion.speed_ratio, 1, 1};
+  shape.padding = {(fusion.fusion_kernel - 1) / 2, 0, 0};
+  shape.transposed = transposed;
+  // The result is to be exactly speed_ratio times as long.
+  if (transposed) {
+    shape.output_padding[0] = fusion.speed_ratio + 2 * shape.padding[0] - fusion.fusion_kernel;
+  }
+  return shape;
+}
+
+// The laterals into `pathway`, whose stage i stands beside stage i + other_offset of `other`.
+std::map<size_t, ConvUnit> MakeLaterals(TensorMaker& maker, const std::string& prefix,
+                                        const PathwayConfig& pathway, const PathwayConfig& other,
+                                        const std::vector<int64_t>& channels,
+                                        const FusionConfig& fusion, bool transposed) {
+  std::map<size_t, ConvUnit> laterals;
+  for (size_t i = 0; i < channels.size(); ++i) {
+    if (!IsActive(pathway, i)) continue;
+    // mmaction2 names a lateral after the layer behind which it stands.
+    const std::string name =
+        prefix + (i == 0 ? ".conv1" : ".layer" + std::to_string(i)) + "_lateral";
+    const size_t beside = i + other.stage_blocks.size() - pathway.stage_blocks.size();
+    laterals.emplace(i, ConvUnit(maker, name, PathwayChannels(other, beside), channels[i],
+                                 LateralShape(fusion, transposed),
+                                 transposed ? After::kBatchNormRelu : After::kNothing));
+  }
+  return laterals;
+}
+
+std::unique_ptr<CrossAttention> MakeAttention(TensorMaker& maker, const ModelConfig& config,
+                                              const std::string& point, size_t stages_left) {
+  const auto& points = config.attention.points;
+  if (config.type != "pcan" || std::find(points.begin(), points.end(), point) == points.end()) {
+    return nullptr;
+  }
+  return std::make_unique<CrossAttention>(
+      maker, "backbone.attention_" + point,
+      PathwayChannels(config.rgb, config.rgb.stage_blocks.size() - stages_left),
+      PathwayChannels(config.pose, config.pose.stage_blocks.size() - stages_left), config);
+}
+
+at::Tensor Concatenate(const at::Tensor& x, const at::Tensor& lateral, const char* stream) {
+  for (int64_t i = 2; i < 5; ++i) {
+    if (x.size(i) == lateral.size(i)) continue;
+    std::ostringstream problem;
+    problem << "The lateral connection into the " << stream << " stream brings features of shape "
+            << lateral.sizes() << " to features of shape " << x.sizes();
+    throw Error(problem.str(), "",
+                "the pose clip must be fusion.speed_ratio times as long as the RGB clip, and "
+                "heatmap and frame size must lead to the same size at the laterals");
+  }
+  return at::cat({x, lateral}, 1);
+}
+
+}  // namespace
+
+TwoStreamBackbone::TwoStreamBackbone(TensorMaker& maker, const ModelConfig& config)
+    : fusion_(config.fusion),
+      rgb_(maker, "backbone.rgb_path", config.rgb, RgbLateralChannels(config)),
+      rgb_laterals_(MakeLaterals(maker, "backbone.rgb_path", config.rgb, config.pose,
+                                 RgbLateralChannels(config), config.fusion, false)),
+      pose_(maker, "backbone.pose_path", config.pose, PoseLateralChannels(config)),
+      pose_laterals_(MakeLaterals(maker, "backbone.pose_path", config.pose, config.rgb,
+                                  PoseLateralChannels(config), config.fusion, true)),
+      attention_stage3_(MakeAttention(maker, config, "stage3", 1)),
+      attention_final_(MakeAttention(maker, config, "final", 0)) {}
+
+TwoStreamFeatures TwoStreamBackbone::Forward(const at::Tensor& imgs, const at::Tensor& heatmap_imgs,
+                                             const ForwardContext& context) const {
+  bool drop_rgb = false;
+  bool drop_pose = false;
+  if (context.training) {
+    drop_rgb = context.random.Chance(fusion_.rgb_drop_path);
+    drop_pose = context.random.Chance(fusion_.pose_drop_path);
+  }
+  TwoStreamFeatures x{rgb_.Stem(imgs, context), pose_.Stem(heatmap_imgs, context)};
+  for (size_t left = std::max(rgb_.stages(), pose_.stages()); left > 0; --left) {
+    const bool in_rgb = left <= rgb_.stages();
+    const bool in_pose = left <= pose_.stages();
+    if (in_rgb && in_pose) {
+      Exchange(rgb_.stages() - left, pose_.stages() - left, drop_rgb, drop_pose, context, &x);
+    }
+    if (in_rgb) x.rgb = rgb_.Stage(rgb_.stages() - left, x.rgb, context);
+    if (in_pose) x.pose = pose_.Stage(pose_.stages() - left, x.pose, context);
+  }
+  if (attention_final_) std::tie(x.rgb, x.pose) = attention_final_->Forward(x.rgb, x.pose, context);
+  return x;
+}
+
+void TwoStreamBackbone::Exchange(size_t rgb_stage, size_t pose_stage, bool drop_rgb, bool drop_pose,
+                                 const ForwardContext& context, TwoStreamFeatures* x) const {
+  if (attention_stage3_ && rgb_stage + 1 == rgb_.stages()) {
+    std::tie(x->rgb, x->pose) = attention_stage3_->Forward(x->rgb, x->pose, context);
+  }
+  at::Tensor into_rgb;
+  at::Tensor into_pose;
+  if (const auto found = rgb_laterals_.find(rgb_stage); found != rgb_laterals_.end()) {
+    into_rgb = found->second.Forward(fusion_.rgb_detach ? x->pose.detach() : x->pose, context);
+    // As in the reference, the lateral is computed (its statistics move) but its result replaced.
+    if (drop_rgb) into_rgb = at::zeros_like(into_rgb.detach());
+  }
+  if (const auto found = pose_laterals_.find(pose_stage); found != pose_laterals_.end()) {
+    into_pose = found->second.Forward(fusion_.pose_detach ? x->rgb.detach() : x->rgb, context);
+    if (drop_pose) into_pose = at::zeros_like(into_pose.detach());
+  }
+  if (into_rgb.defined()) x->rgb = Concatenate(x->rgb, into_rgb, "RGB");
+  if (into_pose.defined()) x->pose = Concatenate(x->pose, into_pose, "pose");
+}
+
+}  // namespace kinefit

@@ -1,0 +1,147 @@
+#include "predict/predictor.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "checkpoint/checkpoint.h"
+#include "config/load.h"
+#include "evaluate/evaluate.h"
+#include "evaluate/results.h"
+#include "files/error.h"
+#include "predict/pose_file.h"
+#include "transform/pipeline.h"
+#include "video/reader.h"
+
+namespace kinefit {
+namespace {
+
+std::string RequireConfigText(const CheckpointDict& root, const std::string& path) {
+  for (const auto& [key, value] : root) {
+    if (key == "config") return value.AsString(path + ": config");
+  }
+  throw Error("the checkpoint holds no configuration, so it was not written by kinefit", path,
+              "predict with a checkpoint of 'kinefit train'; to use weights of another origin, "
+              "start a training from them (train.init) or run 'kinefit test' with a config");
+}
+
+std::vector<std::string> ReadClassNames(const CheckpointDict& root, const std::string& path) {
+  std::vector<std::string> names;
+  for (const auto& [key, value] : root) {
+    if (key != "class_names" || value.is_none()) continue;
+    for (const CheckpointValue& name : value.AsList(path + ": class_names")) {
+      names.push_back(name.AsString(path + ": class_names"));
+    }
+  }
+  return names;
+}
+
+std::vector<std::pair<std::string, at::Tensor>> NamedPairs(const Network& network) {
+  std::vector<std::pair<std::string, at::Tensor>> pairs;
+  for (const NamedTensor& named : network.StateDict()) pairs.emplace_back(named.name, named.tensor);
+  return pairs;
+}
+
+// A checkpoint trained on a GPU is of use on a machine that has none.
+at::Device UsableDevice(const std::string& device) {
+  return at::hasCUDA() ? at::Device(device) : at::Device(at::kCPU);
+}
+
+at::Tensor ToTensor(std::vector<float>& values, const std::vector<int64_t>& shape) {
+  if (values.empty()) return {};
+  return at::from_blob(values.data(), shape, at::kFloat);
+}
+
+void CheckFrames(const PoseFile& file, const std::string& pose_path, const VideoInfo& info,
+                 const std::string& video) {
+  if (file.pose.frames == info.frames) return;
+  throw Error("the poses have " + std::to_string(file.pose.frames) + " frames, the video " +
+                  std::to_string(info.frames),
+              pose_path + ", " + video,
+              "extract the poses from this very video, one pose per frame; a frame without a "
+              "person gets joints of score 0");
+}
+
+// The clip as the pipeline wants it, from whichever of the two files there are.
+Sample MakeSample(const std::string& video, const std::string& pose_file, const Config& config) {
+  if (config.model.has_rgb() && video.empty()) {
+    throw Error("the network has an RGB stream, but no video is given");
+  }
+  if (config.model.has_pose() && pose_file.empty()) {
+    throw Error("the network has a pose stream, but no poses are given", "",
+                "give an annotation pickle or a .npz with --pose");
+  }
+  Sample sample;
+  sample.video = video;
+  sample.id = video.empty() ? pose_file : video;
+  VideoInfo info;
+  if (!video.empty()) {
+    info = ProbeVideo(video);
+    sample.width = info.width;
+    sample.height = info.height;
+    sample.total_frames = info.frames;
+    sample.pose.frames = info.frames;
+  }
+  if (pose_file.empty()) return sample;
+  PoseFile file = ReadPoseFile(pose_file, sample.id, config);
+  if (!video.empty()) CheckFrames(file, pose_file, info, video);
+  sample.total_frames = file.pose.frames;
+  sample.pose = std::move(file.pose);
+  if (file.width > 0) {
+    sample.width = file.width;
+    sample.height = file.height;
+  }
+  if (sample.width == 0) {
+    throw Error("the size of the image that the joints refer to is not known", pose_file,
+                "add img_shape (height, width) to the file, or give the video too");
+  }
+  return sample;
+}
+
+}  // namespace
+
+Predictor::Predictor(const std::string& checkpoint, const std::vector<std::string>& overrides) {
+  const CheckpointDict root = ReadCheckpoint(checkpoint);
+  const std::string text = RequireConfigText(root, checkpoint);
+  config_ = LoadConfigText(text, checkpoint + ": config", overrides).config;
+  class_names_ = ReadClassNames(root, checkpoint);
+  network_ = MakeNetwork(
+      config_.model, at::TensorOptions().dtype(at::kFloat).device(UsableDevice(config_.device)));
+  LoadInto(NamedPairs(*network_), StateDictOf(root, checkpoint, true), true, checkpoint);
+  network_->Train(false);
+}
+
+std::vector<Prediction> Predictor::Predict(const std::string& video, const std::string& pose_file,
+                                           int64_t clips, int64_t top) {
+  if (clips < 1) throw Error("the number of clips is " + std::to_string(clips), "--clips");
+  const Sample sample = MakeSample(video, pose_file, config_);
+  RandomStream random(static_cast<uint64_t>(config_.seed), "predict");
+  ClipTensors tensors =
+      RunPipeline(sample, config_, Phase::kTest, clips, config_.eval.flip, random);
+  const NetworkOutput output = InferLogits(*network_,
+                                           {ToTensor(tensors.imgs, tensors.imgs_shape),
+                                            ToTensor(tensors.heatmaps, tensors.heatmaps_shape)},
+                                           std::max<int64_t>(config_.eval.batch_size, 1),
+                                           static_cast<uint64_t>(config_.seed));
+  const auto scores = FuseScores(output, tensors.clips, config_.eval);
+  const at::Tensor fused = scores.back().second[0];
+  const double sum = fused.sum().item<double>();
+
+  std::vector<int64_t> order(static_cast<size_t>(fused.size(0)));
+  std::iota(order.begin(), order.end(), 0);
+  const double* values = fused.data_ptr<double>();
+  std::stable_sort(order.begin(), order.end(),
+                   [values](int64_t a, int64_t b) { return values[a] > values[b]; });
+  order.resize(std::min<size_t>(order.size(), static_cast<size_t>(std::max<int64_t>(top, 0))));
+  std::vector<Prediction> predictions;
+  for (const int64_t label : order) {
+    Prediction prediction{label, ClassName(class_names_, label), values[label] / sum, {}};
+    for (size_t s = 0; s + 1 < scores.size(); ++s) {
+      prediction.per_stream.emplace_back(scores[s].first,
+                                         scores[s].second[0][label].item<double>());
+    }
+    predictions.push_back(std::move(prediction));
+  }
+  return predictions;
+}
+
+}  // namespace kinefit

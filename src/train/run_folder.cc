@@ -1,0 +1,95 @@
+#include "train/run_folder.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "files/error.h"
+#include "files/publish.h"
+
+namespace kinefit {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool IsNumbered(const std::string& name) {
+  for (const std::string prefix : {"epoch_", "iter_"}) {
+    const size_t digits = prefix.size();
+    if (name.compare(0, digits, prefix) != 0 || name.size() <= digits + 4) continue;
+    const size_t end = name.find_first_not_of("0123456789", digits);
+    if (end != std::string::npos && end > digits && name.substr(end) == ".pth") return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::vector<std::string> RunFolder::Numbered() const {
+  std::vector<std::pair<fs::file_time_type, std::string>> found;
+  std::error_code error;
+  for (fs::directory_iterator entry(work_dir_, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (!IsNumbered(entry->path().filename().string())) continue;
+    std::error_code time_error;
+    const fs::file_time_type time = fs::last_write_time(entry->path(), time_error);
+    if (!time_error) found.emplace_back(time, entry->path().string());
+  }
+  std::sort(found.rbegin(), found.rend());
+  std::vector<std::string> paths;
+  for (auto& [time, path] : found) paths.push_back(std::move(path));
+  return paths;
+}
+
+std::optional<RunFolder::Found> RunFolder::CheckpointToResume(const std::string& resume,
+                                                              TrainObserver& observer) {
+  MakeFolder(work_dir_);
+  RemoveAbandonedTemporaries(work_dir_);
+  const std::vector<std::string> numbered = Numbered();
+  const bool from_path = resume != "auto" && resume != "never";
+  std::error_code unused;
+  const bool inside = from_path && fs::equivalent(fs::path(resume).parent_path().empty()
+                                                      ? fs::path(".")
+                                                      : fs::path(resume).parent_path(),
+                                                  work_dir_, unused);
+  if (resume != "auto" && !inside && (!numbered.empty() || HasBest())) {
+    throw Error("the work dir already holds the checkpoints of a run", work_dir_,
+                "set train.resume = \"auto\" to continue that run, or choose another "
+                "train.work_dir");
+  }
+  if (from_path) return Found{resume, ReadCheckpoint(resume)};
+  for (const std::string& path : numbered) {
+    try {
+      return Found{path, ReadCheckpoint(path)};
+    } catch (const Error& error) {
+      observer.OnMessage("passed over " + path + ": " + error.problem());
+    }
+  }
+  if (numbered.empty()) return std::nullopt;
+  throw Error("none of the checkpoints in the work dir can be read", work_dir_,
+              "restore one from a backup, or choose another train.work_dir to start anew");
+}
+
+std::string RunFolder::PathOf(int64_t iteration, int64_t steps_per_epoch) const {
+  if (iteration % steps_per_epoch == 0) {
+    return work_dir_ + "/epoch_" + std::to_string(iteration / steps_per_epoch) + ".pth";
+  }
+  return work_dir_ + "/iter_" + std::to_string(iteration) + ".pth";
+}
+
+bool RunFolder::HasBest() const {
+  std::error_code unused;
+  return fs::exists(BestPath(), unused);
+}
+
+void RunFolder::Prune(int64_t keep, const std::string& newest) const {
+  if (keep <= 0) return;
+  int64_t kept = 1;  // `newest`
+  for (const std::string& path : Numbered()) {
+    std::error_code error;
+    if (fs::equivalent(path, newest, error) || kept++ < keep) continue;
+    fs::remove(path, error);  // one that cannot be removed is in nobody's way
+  }
+}
+
+}  // namespace kinefit

@@ -1,0 +1,184 @@
+#include "train/step.h"
+
+#include <cmath>
+
+#include "files/error.h"
+#include "model/loss.h"
+#include "random/stream.h"
+#include "train/gradient_norm.h"
+
+namespace kinefit {
+namespace {
+
+at::Device DeviceOf(const Network& network) {
+  if (network.parameters().empty()) throw Error("the network has no parameters to train");
+  return network.parameters().front().tensor.device();
+}
+
+at::Tensor ToDevice(const at::Tensor& tensor, const at::Device& device) {
+  return tensor.defined() ? tensor.to(device, tensor.scalar_type(), /*non_blocking=*/true) : tensor;
+}
+
+// How many samples the fused score (sum of the softmaxes) ranks first; scalar tensor.
+at::Tensor CountCorrect(const NetworkOutput& output, const at::Tensor& labels) {
+  at::Tensor fused;
+  for (const auto& [stream, logits] : output.logits) {
+    const at::Tensor score = at::softmax(logits.detach(), 1, at::kFloat);
+    fused = fused.defined() ? fused + score : score;
+  }
+  return fused.argmax(1).eq(labels).sum();
+}
+
+// BN statistics as they were, to undo a forward pass that must not count.
+class BufferSnapshot {
+ public:
+  explicit BufferSnapshot(const Network& network) : network_(network) {
+    for (const NamedTensor& buffer : network.buffers()) saved_.push_back(buffer.tensor.clone());
+  }
+  void Restore() const {
+    const at::NoGradGuard no_grad;
+    for (size_t i = 0; i < saved_.size(); ++i) {
+      at::Tensor target = network_.buffers()[i].tensor;
+      target.copy_(saved_[i]);
+    }
+  }
+
+ private:
+  const Network& network_;
+  std::vector<at::Tensor> saved_;
+};
+
+}  // namespace
+
+struct TrainStep::Sums {
+  int64_t samples = 0;
+  at::Tensor loss;
+  at::Tensor correct;
+  std::vector<std::pair<std::string, at::Tensor>> parts;
+
+  void Add(const Loss& micro, const at::Tensor& micro_correct, int64_t n) {
+    const at::NoGradGuard no_grad;
+    const auto weight = static_cast<double>(n);
+    const bool first = samples == 0;
+    samples += n;
+    const at::Tensor total = micro.total.detach() * weight;
+    loss = first ? total : loss + total;
+    correct = first ? micro_correct : correct + micro_correct;
+    for (size_t i = 0; i < micro.parts.size(); ++i) {
+      const at::Tensor part = micro.parts[i].second.detach() * weight;
+      if (first) {
+        parts.emplace_back(micro.parts[i].first, part);
+      } else {
+        parts[i].second = parts[i].second + part;
+      }
+    }
+  }
+};
+
+TrainStep::TrainStep(Network& network, const Config& config, Optimizer& optimizer,
+                     LossScaler* scaler)
+    : network_(network),
+      config_(config),
+      optimizer_(optimizer),
+      scaler_(scaler),
+      device_(DeviceOf(network)),
+      precision_(ParsePrecision(config.train.precision, device_)) {}
+
+StepResult TrainStep::Run(int64_t iteration, double lr, const std::function<bool(Batch*)>& next) {
+  const BufferSnapshot before(network_);
+  StepResult result;
+  Sums sums;
+  ClearGradients();
+  Batch batch;
+  for (int64_t micro = 0; next(&batch); ++micro) {
+    RunMicroBatch(batch, iteration, micro, &sums);
+    result.ids.insert(result.ids.end(), batch.ids.begin(), batch.ids.end());
+    batch = Batch();
+  }
+  if (sums.samples == 0) return result;
+
+  const double nominal = static_cast<double>(
+      config_.train.accumulate > 1 ? config_.train.accumulate * config_.train.batch_size
+                                   : sums.samples);
+  const double scale = scaler_ == nullptr ? 1 : scaler_->scale();
+  ScaleGradients(nominal / static_cast<double>(sums.samples) / scale);
+  const std::vector<at::Tensor> gradients = Gradients(network_.parameters());
+  Conclude(sums, GradientNorm(gradients), &result);
+
+  const bool loss_finite = std::isfinite(result.loss);
+  const bool norm_finite = std::isfinite(result.grad_norm);
+  result.overflow = scaler_ != nullptr && loss_finite && !norm_finite && !scaler_->exhausted();
+  result.finite = (loss_finite && norm_finite) || result.overflow;
+  if (scaler_ != nullptr && result.finite) scaler_->Update(result.overflow);
+  if (!result.finite) {
+    before.Restore();
+  } else if (!result.overflow) {
+    const double limit = config_.train.optimizer.clip_norm;
+    if (limit > 0) ClipGradients(gradients, result.grad_norm, limit);
+    optimizer_.Step(lr);
+  }
+  ClearGradients();
+  return result;
+}
+
+void TrainStep::RunMicroBatch(const Batch& batch, int64_t iteration, int64_t micro, Sums* sums) {
+  const auto n = static_cast<int64_t>(batch.ids.size());
+  RandomStream random(static_cast<uint64_t>(config_.seed), "step", static_cast<uint64_t>(iteration),
+                      static_cast<uint64_t>(micro));
+  NetworkInput input;
+  input.imgs = ToDevice(batch.imgs, device_);
+  input.heatmap_imgs = ToDevice(batch.heatmap_imgs, device_);
+  const at::Tensor labels = ToDevice(batch.labels, device_);
+  NetworkOutput output;
+  {
+    const AutocastScope autocast(precision_, device_);
+    output = network_.Forward(input, random);
+  }
+  // The loss is taken in float32 whatever the forward pass computed in.
+  for (auto& [stream, logits] : output.logits) logits = logits.to(at::kFloat);
+  const Loss loss = ComputeLoss(output, labels, config_.model.head);
+
+  double factor = scaler_ == nullptr ? 1 : scaler_->scale();
+  if (config_.train.accumulate > 1) {
+    factor *= static_cast<double>(n) /
+              static_cast<double>(config_.train.accumulate * config_.train.batch_size);
+  }
+  if (factor == 1) {
+    loss.total.backward();
+  } else {
+    (loss.total * factor).backward();
+  }
+  sums->Add(loss, CountCorrect(output, labels), n);
+}
+
+// Brings all numbers of the step to the host in one transfer.
+void TrainStep::Conclude(const Sums& sums, const at::Tensor& norm, StepResult* result) const {
+  std::vector<at::Tensor> numbers = {sums.loss, sums.correct, norm.to(device_)};
+  for (const auto& [stream, part] : sums.parts) numbers.push_back(part);
+  for (at::Tensor& number : numbers) number = number.reshape({}).to(at::kDouble);
+  const at::Tensor host = at::stack(numbers).cpu();
+  const double* values = host.data_ptr<double>();
+  const auto samples = static_cast<double>(sums.samples);
+  result->samples = sums.samples;
+  result->loss = values[0] / samples;
+  result->top1 = values[1] / samples;
+  result->grad_norm = values[2];
+  for (size_t i = 0; i < sums.parts.size(); ++i) {
+    result->losses.emplace_back(sums.parts[i].first, values[3 + i] / samples);
+  }
+}
+
+void TrainStep::ScaleGradients(double factor) {
+  if (factor == 1) return;
+  const at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> gradients = Gradients(network_.parameters());
+  if (!gradients.empty()) at::_foreach_mul_(gradients, factor);
+}
+
+void TrainStep::ClearGradients() {
+  for (const NamedTensor& parameter : network_.parameters()) {
+    parameter.tensor.mutable_grad() = at::Tensor();
+  }
+}
+
+}  // namespace kinefit

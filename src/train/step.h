@@ -1,0 +1,65 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "config/config.h"
+#include "loader/loader.h"
+#include "model/network.h"
+#include "train/autocast.h"
+#include "train/loss_scaler.h"
+#include "train/optimizer.h"
+
+namespace kinefit {
+
+// What one optimizer step came to. Means are over the samples of the step.
+struct StepResult {
+  int64_t samples = 0;
+  double loss = 0;
+  std::vector<std::pair<std::string, double>> losses;  // per stream, weighted
+  double top1 = 0;       // of the fused score (sum of the streams' softmaxes), in [0, 1]
+  double grad_norm = 0;  // before clipping
+  // False: loss or gradient norm was NaN or infinite, and nothing was updated.
+  bool finite = true;
+  // fp16 only: the gradients overflowed at the present loss scale; nothing was updated. Expected
+  // now and then, not a fault.
+  bool overflow = false;
+  std::vector<std::string> ids;  // of the samples, micro-batch by micro-batch
+};
+
+// One optimizer step: forward and backward of each micro-batch, accumulation, norm, clipping,
+// update. A function of (weights, optimizer state, micro-batches, seed, iteration) alone.
+class TrainStep {
+ public:
+  // `scaler` is null unless the precision is fp16. All must outlive the object.
+  TrainStep(Network& network, const Config& config, Optimizer& optimizer, LossScaler* scaler);
+
+  // Draws micro-batches from `next` until it returns false (at most one is alive at a time) and
+  // updates the weights once. The gradient is that of the mean loss over all samples of the step,
+  // however they are spread over micro-batches: each micro-batch's mean loss is weighted by
+  // its samples / (accumulate * batch_size), and if the samples then turn out to be fewer (end
+  // of an epoch, bad clips), the summed gradients are scaled up once before they are used.
+  // Without a single sample nothing is updated and `samples` is 0.
+  StepResult Run(int64_t iteration, double lr, const std::function<bool(Batch*)>& next);
+
+ private:
+  struct Sums;  // over the micro-batches, on the device: no host synchronisation until the end
+  void RunMicroBatch(const Batch& batch, int64_t iteration, int64_t micro, Sums* sums);
+  void Conclude(const Sums& sums, const at::Tensor& norm, StepResult* result) const;
+  void ScaleGradients(double factor);
+  void ClearGradients();
+
+  Network& network_;
+  const Config& config_;
+  Optimizer& optimizer_;
+  LossScaler* scaler_;
+  at::Device device_;
+  Precision precision_;
+};
+
+}  // namespace kinefit

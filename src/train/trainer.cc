@@ -1,0 +1,357 @@
+#include "train/trainer.h"
+
+#include <ATen/Parallel.h>
+
+#include <chrono>
+#include <cstdio>
+#include <optional>
+
+#include "checkpoint/checkpoint.h"
+#include "config/options.h"
+#include "files/error.h"
+#include "files/publish.h"
+#include "train/batch_feed.h"
+#include "train/ema.h"
+#include "train/initial_weights.h"
+#include "train/loss_scaler.h"
+#include "train/nan_guard.h"
+#include "train/optimizer.h"
+#include "train/process_memory.h"
+#include "train/run_folder.h"
+#include "train/schedule.h"
+#include "train/step.h"
+#include "train/train_state.h"
+
+namespace kinefit {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::string Number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.6g", value);
+  return text;
+}
+
+// config.optimizer.lr, scaled linearly with the samples per step if a base is given (Goyal et al.
+// 2017; mmengine's auto_scale_lr).
+double BaseLearningRate(const TrainConfig& train, TrainObserver& observer) {
+  const double lr = train.optimizer.lr;
+  if (train.base_batch_size <= 0) return lr;
+  const int64_t effective = train.batch_size * train.accumulate;
+  const double scaled =
+      lr * static_cast<double>(effective) / static_cast<double>(train.base_batch_size);
+  observer.OnMessage("learning rate scaled from " + Number(lr) + " to " + Number(scaled) + ": " +
+                     std::to_string(train.batch_size) + " clips x " +
+                     std::to_string(train.accumulate) +
+                     " accumulated = " + std::to_string(effective) +
+                     " per step, base_batch_size is " + std::to_string(train.base_batch_size));
+  return scaled;
+}
+
+TrainLength LengthOf(const TrainConfig& train, int64_t steps_per_epoch) {
+  TrainLength length;
+  length.steps_per_epoch = steps_per_epoch;
+  length.total_iterations =
+      train.iterations > 0 ? train.iterations : train.epochs * steps_per_epoch;
+  length.epochs = (length.total_iterations + steps_per_epoch - 1) / steps_per_epoch;
+  return length;
+}
+
+// One call of Train(). Declared in the order in which the parts are built.
+class TrainingRun {
+ public:
+  TrainingRun(Network& network, const Config& config, const Dataset& train_set,
+              const std::function<ValidationResult(Network&)>& validate,
+              const std::string& effective_config, TrainObserver& observer,
+              const volatile bool* interrupted)
+      : network_(network),
+        config_(config),
+        validate_(validate),
+        observer_(observer),
+        interrupted_(interrupted),
+        folder_(config.train.work_dir),
+        loader_(train_set, config, Phase::kTrain, config.train.batch_size),
+        feed_(loader_, config.train.accumulate),
+        length_(LengthOf(config.train, feed_.steps_per_epoch())),
+        optimizer_(MakeOptimizer(config.train.optimizer, network.parameters())),
+        learning_rate_(config.train.schedule, BaseLearningRate(config.train, observer), length_),
+        step_(network, config, *optimizer_,
+              config.train.precision == "fp16" ? &scaler_.emplace() : nullptr),
+        guard_(config.train) {
+    identity_.effective_config = effective_config;
+    identity_.settings = DumpConfig(config);
+    identity_.class_names = train_set.class_names;
+    identity_.seed = config.seed;
+    identity_.batch_size = config.train.batch_size;
+    identity_.accumulate = config.train.accumulate;
+    identity_.samples_per_epoch = loader_.samples_per_epoch();
+    identity_.steps_per_epoch = length_.steps_per_epoch;
+    identity_.threads = at::get_num_threads();
+  }
+
+  TrainResult Run();
+
+ private:
+  void Begin();
+  void Resume(const std::string& path, const CheckpointDict& root);
+  std::optional<TrainResult> AlreadyOver();
+  void RunEpoch();
+  void TakeStep(int64_t epoch, int64_t step);
+  void Report(const StepResult& result, int64_t epoch, int64_t step, double lr, double seconds,
+              double waited, bool skipped);
+  void CollectBadClips();
+  void FinishEpoch();
+  bool Validate();
+  void Record(const ValidationResult& result);
+  void Save();
+  TrainResult End(TrainEnd end);
+
+  bool Interrupted() const { return interrupted_ != nullptr && *interrupted_; }
+  bool EpochOver() const {
+    return state_.iteration % length_.steps_per_epoch == 0 ||
+           state_.iteration >= length_.total_iterations;
+  }
+  bool StoppedEarly() const {
+    return config_.train.early_stop > 0 && state_.stale_validations >= config_.train.early_stop;
+  }
+  bool Over() const { return state_.iteration >= length_.total_iterations || StoppedEarly(); }
+  TrainParts Parts() {
+    return {&network_, optimizer_.get(), &learning_rate_, ema_ ? &*ema_ : nullptr,
+            scaler_ ? &*scaler_ : nullptr};
+  }
+
+  Network& network_;
+  const Config& config_;
+  const std::function<ValidationResult(Network&)>& validate_;
+  TrainObserver& observer_;
+  const volatile bool* interrupted_;
+  RunFolder folder_;
+  Loader loader_;
+  BatchFeed feed_;
+  TrainLength length_;
+  std::unique_ptr<Optimizer> optimizer_;
+  LearningRate learning_rate_;
+  std::optional<LossScaler> scaler_;
+  std::optional<Ema> ema_;
+  TrainStep step_;
+  NanGuard guard_;
+  RunIdentity identity_;
+  TrainState state_;
+  std::string last_checkpoint_;
+  int64_t saved_iteration_ = -1;  // of last_checkpoint_
+};
+
+TrainResult TrainingRun::Run() {
+  Begin();
+  if (const auto over = AlreadyOver()) return *over;
+  if (state_.validation_pending && !Validate()) return End(TrainEnd::kInterrupted);
+  while (!Over()) {
+    RunEpoch();
+    if (!EpochOver()) {  // interrupted on the way
+      if (saved_iteration_ != state_.iteration) Save();
+      return End(TrainEnd::kInterrupted);
+    }
+    FinishEpoch();
+    if (state_.validation_pending && !Validate()) return End(TrainEnd::kInterrupted);
+    if (Interrupted() && !Over()) return End(TrainEnd::kInterrupted);
+  }
+  return End(StoppedEarly() ? TrainEnd::kEarlyStop : TrainEnd::kFinished);
+}
+
+// Work dir, initial weights or resume.
+void TrainingRun::Begin() {
+  const auto found = folder_.CheckpointToResume(config_.train.resume, observer_);
+  // Written first thing: an unwritable folder shows now and not after the first epoch.
+  PublishFile(config_.train.work_dir + "/config.toml", identity_.effective_config);
+  if (!found) {
+    for (const std::string& line : LoadInitialWeights(config_, network_)) {
+      observer_.OnMessage(line);
+    }
+  }
+  if (config_.train.ema) ema_.emplace(network_, config_.train.ema_momentum);
+  if (found) Resume(found->path, found->root);
+}
+
+void TrainingRun::Resume(const std::string& path, const CheckpointDict& root) {
+  std::vector<std::string> changes;
+  state_ = RestoreTrainCheckpoint(root, path, Parts(), identity_, &changes);
+  last_checkpoint_ = path;
+  saved_iteration_ = state_.iteration;
+  const int64_t epoch = state_.iteration / length_.steps_per_epoch;
+  observer_.OnMessage("resumed from " + path + ": iteration " + std::to_string(state_.iteration) +
+                      " of " + std::to_string(length_.total_iterations) + ", epoch " +
+                      std::to_string(epoch + 1) + ", step " +
+                      std::to_string(state_.iteration % length_.steps_per_epoch) + " of " +
+                      std::to_string(length_.steps_per_epoch));
+  for (const std::string& change : changes) {
+    observer_.OnMessage("changed since that checkpoint, so results will differ: " + change);
+  }
+  if (state_.best_top1 >= 0 && !folder_.HasBest()) {
+    observer_.OnMessage("there is no " + folder_.BestPath() +
+                        ": the next validated epoch becomes the best one");
+    state_.best_top1 = -1;
+  }
+}
+
+std::optional<TrainResult> TrainingRun::AlreadyOver() {
+  if (!Over() || state_.validation_pending) return std::nullopt;
+  observer_.OnMessage("the run in " + config_.train.work_dir + " is already finished (" +
+                      (StoppedEarly() ? "stopped early, " : "") + std::to_string(state_.iteration) +
+                      " iterations" +
+                      (state_.best_top1 >= 0 ? ", best top-1 " + Number(state_.best_top1) : "") +
+                      "); train longer or use another train.work_dir to train again");
+  return End(StoppedEarly() ? TrainEnd::kEarlyStop : TrainEnd::kFinished);
+}
+
+// From where the state stands to the end of the epoch, of training, or an interruption.
+void TrainingRun::RunEpoch() {
+  const int64_t epoch = state_.iteration / length_.steps_per_epoch;
+  const int64_t first_step = state_.iteration % length_.steps_per_epoch;
+  network_.Train(true);
+  feed_.Start(epoch, first_step);
+  do {
+    TakeStep(epoch, state_.iteration % length_.steps_per_epoch);
+    const int64_t every = config_.train.checkpoint_every;
+    if (!EpochOver() && every > 0 && state_.iteration % every == 0) Save();
+  } while (!EpochOver() && !Interrupted());
+}
+
+void TrainingRun::TakeStep(int64_t epoch, int64_t step) {
+  const Clock::time_point start = Clock::now();
+  const double waited_before = loader_.wait_seconds();
+  const double lr = learning_rate_.At(state_.iteration);
+  const StepResult result =
+      step_.Run(state_.iteration, lr, [&](Batch* batch) { return feed_.Next(step, batch); });
+  bool skipped = result.overflow;
+  if (result.samples > 0) {
+    skipped |= guard_.Check(result, state_.iteration, &state_.skipped_in_a_row);
+    if (!skipped && ema_) ema_->Update();
+  }
+  ++state_.iteration;
+  CollectBadClips();
+  if (result.samples == 0) return;  // every clip of the step was bad
+  Report(result, epoch, step, lr, SecondsSince(start), loader_.wait_seconds() - waited_before,
+         skipped);
+}
+
+void TrainingRun::Report(const StepResult& result, int64_t epoch, int64_t step, double lr,
+                         double seconds, double waited, bool skipped) {
+  StepReport report;
+  report.epoch = epoch;
+  report.step_in_epoch = step;
+  report.steps_per_epoch = length_.steps_per_epoch;
+  report.iteration = state_.iteration;
+  report.total_iterations = length_.total_iterations;
+  report.loss = result.loss;
+  report.losses = result.losses;
+  report.top1 = result.top1;
+  report.lr = lr;
+  report.grad_norm = result.grad_norm;
+  report.samples = result.samples;
+  report.seconds = seconds;
+  report.wait_seconds = waited;
+  report.memory_bytes = PeakResidentBytes();
+  report.skipped = skipped;
+  observer_.OnStep(report);
+}
+
+// The loader counts from where it was started; what a resumed epoch met before its checkpoint is in
+// the state.
+void TrainingRun::CollectBadClips() {
+  for (const BadClip& clip : loader_.bad_clips()) {
+    bool known = false;
+    for (const BadClip& seen : state_.bad_clips) known = known || seen.id == clip.id;
+    if (!known) state_.bad_clips.push_back(clip);
+  }
+  const double limit =
+      config_.data.max_bad_share * static_cast<double>(identity_.samples_per_epoch);
+  if (state_.bad_clips.empty() || static_cast<double>(state_.bad_clips.size()) <= limit) return;
+  throw Error(
+      std::to_string(state_.bad_clips.size()) + " of " +
+          std::to_string(identity_.samples_per_epoch) +
+          " clips of this epoch cannot be used; the first: " + state_.bad_clips.front().reason,
+      state_.bad_clips.front().id, "repair the data, or raise data.max_bad_share");
+}
+
+// Saves before validating, so that no training is lost with a validation that is cut off.
+void TrainingRun::FinishEpoch() {
+  const int64_t epoch = (state_.iteration - 1) / length_.steps_per_epoch;
+  observer_.OnBadClips(epoch, state_.bad_clips, identity_.samples_per_epoch);
+  state_.bad_clips.clear();
+  const int64_t every = config_.train.val_every;
+  const bool last = state_.iteration >= length_.total_iterations;
+  state_.validation_pending = validate_ && every > 0 && (last || (epoch + 1) % every == 0);
+  Save();
+}
+
+// False if an interruption cut it off; its checkpoint then says that it has to be done again.
+bool TrainingRun::Validate() {
+  if (Interrupted()) return false;
+  ValidationResult result;
+  {
+    const EmaWeightsInUse averaged(ema_ ? &*ema_ : nullptr);
+    try {
+      result = validate_(network_);
+    } catch (...) {
+      if (Interrupted()) return false;
+      throw;
+    }
+  }
+  // What came back after a signal may be the score of half the set.
+  if (Interrupted()) return false;
+  Record(result);
+  return true;
+}
+
+void TrainingRun::Record(const ValidationResult& result) {
+  const bool best = result.fused_top1 > state_.best_top1;
+  ++state_.stale_validations;
+  if (best) {
+    state_.best_top1 = result.fused_top1;
+    state_.best_iteration = state_.iteration;
+    state_.stale_validations = 0;
+  }
+  state_.validation_pending = false;
+  observer_.OnValidation((state_.iteration - 1) / length_.steps_per_epoch, result, best);
+  if (best) {
+    WriteCheckpoint(folder_.BestPath(), MakeTrainCheckpoint(Parts(), state_, identity_, true));
+    observer_.OnCheckpoint(folder_.BestPath());
+  }
+  Save();
+}
+
+void TrainingRun::Save() {
+  const std::string path = folder_.PathOf(state_.iteration, length_.steps_per_epoch);
+  WriteCheckpoint(path, MakeTrainCheckpoint(Parts(), state_, identity_, false));
+  last_checkpoint_ = path;
+  saved_iteration_ = state_.iteration;
+  observer_.OnCheckpoint(path);
+  folder_.Prune(config_.train.keep_last, path);
+}
+
+TrainResult TrainingRun::End(TrainEnd end) {
+  TrainResult result;
+  result.end = end;
+  result.iterations = state_.iteration;
+  result.best_top1 = state_.best_top1;
+  result.best_checkpoint = folder_.HasBest() ? folder_.BestPath() : "";
+  result.last_checkpoint = last_checkpoint_;
+  return result;
+}
+
+}  // namespace
+
+TrainResult Train(Network& network, const Config& config, const Dataset& train_set,
+                  const std::function<ValidationResult(Network&)>& validate,
+                  const std::string& effective_config, TrainObserver& observer,
+                  const volatile bool* interrupted) {
+  TrainingRun run(network, config, train_set, validate, effective_config, observer, interrupted);
+  return run.Run();
+}
+
+}  // namespace kinefit

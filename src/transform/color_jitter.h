@@ -1,0 +1,28 @@
+#pragma once
+
+#include <array>
+#include <opencv2/core.hpp>
+
+#include "config/config.h"
+#include "random/stream.h"
+
+namespace kinefit {
+
+// One draw of colour jitter, for all frames of a clip.
+struct ColorJitter {
+  enum Step { kBrightness, kContrast, kSaturation, kHue };
+  double brightness = 1;  // factors; 1 and, for hue, 0 change nothing
+  double contrast = 1;
+  double saturation = 1;
+  double hue = 0;  // added to the hue, in 255ths of OpenCV's 180 steps (as mmaction2 does)
+  std::array<Step, 4> order = {kBrightness, kContrast, kSaturation, kHue};
+};
+
+// Factors uniform in 1 -+ config.brightness and so on, hue in 0 -+ config.hue, in random order.
+ColorJitter DrawColorJitter(const ColorJitterConfig& config, RandomStream& random);
+
+// Applies the four steps in their order to an RGB CV_8UC3 frame and returns a new one (mmaction2
+// ColorJitter, within one grey level: its float32 steps are joined into one).
+cv::Mat ApplyColorJitter(const cv::Mat& frame, const ColorJitter& jitter);
+
+}  // namespace kinefit

@@ -1,0 +1,262 @@
+#include "transform/pipeline.h"
+
+#include <algorithm>
+#include <opencv2/core.hpp>
+#include <string>
+
+#include "files/error.h"
+#include "transform/color_jitter.h"
+#include "transform/compact.h"
+#include "transform/flip.h"
+#include "transform/heatmap.h"
+#include "transform/normalize.h"
+#include "transform/random_resized_crop.h"
+#include "transform/resize.h"
+#include "transform/sample_frames.h"
+#include "video/reader.h"
+
+namespace kinefit {
+namespace {
+
+// Everything that is random about one run, drawn before any work is done.
+struct Plan {
+  int64_t clips = 1;
+  std::vector<int64_t> rgb_frames;   // [clips * T_rgb]
+  std::vector<int64_t> pose_frames;  // [clips * T_pose]
+  bool augment = false;              // whether the following apply
+  cv::Rect crop;
+  bool flip = false;
+  ColorJitter jitter;
+};
+
+Plan DrawPlan(const Sample& sample, const Config& config, Phase phase, int64_t clips,
+              RandomStream& random) {
+  const DataConfig& data = config.data;
+  const int64_t frames = sample.total_frames;
+  Plan plan;
+  if (phase == Phase::kTest) {
+    plan.clips = clips;
+    if (config.model.has_rgb()) plan.rgb_frames = SampleFramesTest(frames, data.rgb_frames, clips);
+    if (config.model.has_pose()) {
+      plan.pose_frames = SampleFramesTest(frames, data.pose_frames, clips);
+    }
+    return plan;
+  }
+  plan.augment = true;
+  if (config.model.has_rgb())
+    plan.rgb_frames = SampleFramesTrain(frames, data.rgb_frames, 1, random);
+  if (config.model.has_pose()) {
+    plan.pose_frames = SampleFramesTrain(frames, data.pose_frames, 1, random);
+  }
+  const CropRange range = {data.crop_area_min, data.crop_area_max, data.crop_aspect_min,
+                           data.crop_aspect_max};
+  const int side = static_cast<int>(data.resize);
+  plan.crop = DrawCropBox({side, side}, range, random);
+  plan.flip = random.Chance(data.flip);
+  plan.jitter = DrawColorJitter(data.color_jitter, random);
+  return plan;
+}
+
+// The distinct frames that the clips need, and which of them each place of a clip takes.
+struct DecodedFrames {
+  std::vector<cv::Mat> frames;
+  std::vector<size_t> index;  // [clips * T_rgb] into `frames`
+};
+
+DecodedFrames Decode(const Sample& sample, const std::vector<int64_t>& numbers) {
+  std::vector<int64_t> distinct = numbers;
+  // The last frame is always asked for, so that a video that is too short is always found out.
+  distinct.push_back(sample.total_frames - 1);
+  std::sort(distinct.begin(), distinct.end());
+  distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
+  DecodedFrames decoded;
+  decoded.frames = DecodeFrames(sample.video, distinct);
+  for (const int64_t number : numbers) {
+    decoded.index.push_back(static_cast<size_t>(
+        std::lower_bound(distinct.begin(), distinct.end(), number) - distinct.begin()));
+  }
+  if (std::find(numbers.begin(), numbers.end(), distinct.back()) == numbers.end()) {
+    decoded.frames.pop_back();
+  }
+  return decoded;
+}
+
+cv::Mat TransformFrame(const cv::Mat& frame, const cv::Rect& box, const Plan& plan,
+                       const DataConfig& data) {
+  const int test_side = static_cast<int>(data.test_size);
+  if (!plan.augment) return ResizeFrame(CropPadded(frame, box), {test_side, test_side});
+  const int side = static_cast<int>(data.resize);
+  const int crop_side = static_cast<int>(data.crop);
+  cv::Mat result = ResizeFrame(CropPadded(frame, box), {side, side});
+  result = ResizeFrame(result(plan.crop), {crop_side, crop_side});
+  if (plan.flip) result = FlipFrame(result);
+  if (data.color_jitter.enabled) result = ApplyColorJitter(result, plan.jitter);
+  return result;
+}
+
+void TransformJoints(const cv::Rect& box, const Plan& plan, const DataConfig& data,
+                     const std::vector<int64_t>& mirror, Pose* pose) {
+  if (data.compact) CompactJoints(pose, box);
+  const cv::Size test_size(static_cast<int>(data.test_size), static_cast<int>(data.test_size));
+  if (!plan.augment) return ResizeJoints(pose, box.size(), test_size);
+  const cv::Size size(static_cast<int>(data.resize), static_cast<int>(data.resize));
+  const cv::Size crop_size(static_cast<int>(data.crop), static_cast<int>(data.crop));
+  ResizeJoints(pose, box.size(), size);
+  CropJoints(pose, plan.crop);
+  ResizeJoints(pose, plan.crop.size(), crop_size);
+  if (plan.flip) FlipJoints(pose, crop_size.width, mirror);
+}
+
+// Each distinct frame is transformed once and written to every place that shows it; mirrored
+// clips, if asked for, follow all others.
+void WriteImages(const DecodedFrames& decoded, const cv::Rect& box, const Plan& plan,
+                 const DataConfig& data, const ClipShapes& shapes, float* imgs) {
+  const Normalizer normalizer(data.mean, data.std);
+  const int64_t plane = shapes.imgs[3] * shapes.imgs[4];
+  const int64_t length = shapes.imgs[2];
+  const int64_t clip_size = 3 * length * plane;
+  const bool mirrored = shapes.clips > plan.clips;
+  for (size_t i = 0; i < decoded.frames.size(); ++i) {
+    const cv::Mat frame = TransformFrame(decoded.frames[i], box, plan, data);
+    const cv::Mat mirror = mirrored ? FlipFrame(frame) : cv::Mat();
+    for (size_t place = 0; place < decoded.index.size(); ++place) {
+      if (decoded.index[place] != i) continue;
+      const int64_t clip = static_cast<int64_t>(place) / length;
+      float* out = imgs + clip * clip_size + (static_cast<int64_t>(place) % length) * plane;
+      normalizer.Write(frame, length * plane, out);
+      if (mirrored) normalizer.Write(mirror, length * plane, out + plan.clips * clip_size);
+    }
+  }
+}
+
+// Order of the heatmaps' channels in a mirror image.
+std::vector<int64_t> MirrorChannels(const DataConfig& data, const std::vector<int64_t>& joints) {
+  std::vector<int64_t> order;
+  if (data.heatmap.with_joints) order = joints;
+  if (data.heatmap.with_limbs) {
+    const int64_t first = static_cast<int64_t>(order.size());
+    for (const int64_t limb : MirrorLimbOrder(data.limbs, joints)) order.push_back(first + limb);
+  }
+  return order;
+}
+
+void WriteHeatmaps(const Pose& pose, const Plan& plan, const DataConfig& data,
+                   const std::vector<int64_t>& mirror, const ClipShapes& shapes, float* heatmaps) {
+  const int side = static_cast<int>(plan.augment ? data.crop : data.test_size);
+  const int64_t length = shapes.heatmaps[2];
+  const int64_t clip_size = shapes.heatmaps_numel() / shapes.clips;
+  const bool mirrored = shapes.clips > plan.clips;
+  const std::vector<int64_t> channels =
+      mirrored ? MirrorChannels(data, mirror) : std::vector<int64_t>();
+  const cv::Size size(static_cast<int>(shapes.heatmaps[4]), static_cast<int>(shapes.heatmaps[3]));
+  for (int64_t clip = 0; clip < plan.clips; ++clip) {
+    float* out = heatmaps + clip * clip_size;
+    DrawHeatmaps(pose, clip * length, length, {side, side}, data.heatmap, data.limbs, out);
+    if (mirrored) MirrorHeatmaps(out, length, size, channels, out + plan.clips * clip_size);
+  }
+}
+
+void CheckSample(const Sample& sample, const Config& config) {
+  const Pose& pose = sample.pose;
+  const size_t values = static_cast<size_t>(pose.persons * pose.frames * pose.joints);
+  if (sample.width < 1 || sample.height < 1 || pose.score.size() != values ||
+      pose.xy.size() != 2 * values) {
+    throw Error("image size or joints are missing");
+  }
+  if (pose.frames != sample.total_frames) {
+    throw Error("joints for " + std::to_string(pose.frames) + " frames, but total_frames is " +
+                std::to_string(sample.total_frames));
+  }
+  const int64_t channels = HeatmapChannels(config.data.heatmap, pose.joints, config.data.limbs);
+  if (config.model.has_pose() && channels != config.model.pose.in_channels) {
+    throw Error("heatmaps would have " + std::to_string(channels) +
+                    " channels, but the network takes " +
+                    std::to_string(config.model.pose.in_channels),
+                "", "set model.pose.in_channels to the number of joints and limbs drawn");
+  }
+}
+
+void RunChecked(const Sample& sample, const Config& config, Phase phase, int64_t clips, bool flip,
+                RandomStream& random, float* imgs, float* heatmaps) {
+  CheckSample(sample, config);
+  const DataConfig& data = config.data;
+  const ClipShapes shapes = PipelineShapes(config, phase, clips, flip);
+  const Plan plan = DrawPlan(sample, config, phase, clips, random);
+  // Without a pose stream the joints still say where to look, and then all frames count.
+  Pose pose = config.model.has_pose() ? SelectFrames(sample.pose, plan.pose_frames) : sample.pose;
+  cv::Size image(static_cast<int>(sample.width), static_cast<int>(sample.height));
+  DecodedFrames decoded;
+  if (config.model.has_rgb()) {
+    decoded = Decode(sample, plan.rgb_frames);
+    const cv::Size shown = decoded.frames.front().size();
+    if (shown != image) ResizeJoints(&pose, image, shown);
+    image = shown;
+  }
+  cv::Rect box(0, 0, image.width, image.height);
+  if (data.compact) {
+    box = CompactBox(pose, image,
+                     {data.compact_padding, data.compact_threshold, data.compact_hw_ratio,
+                      data.compact_allow_imgpad});
+  }
+  if (config.model.has_rgb()) WriteImages(decoded, box, plan, data, shapes, imgs);
+  if (config.model.has_pose()) {
+    const std::vector<int64_t> mirror =
+        MirrorOrder(pose.joints, data.left_joints, data.right_joints);
+    TransformJoints(box, plan, data, mirror, &pose);
+    WriteHeatmaps(pose, plan, data, mirror, shapes, heatmaps);
+  }
+}
+
+int64_t Product(const std::array<int64_t, 5>& shape) {
+  return shape[0] * shape[1] * shape[2] * shape[3] * shape[4];
+}
+
+}  // namespace
+
+int64_t ClipShapes::imgs_numel() const { return Product(imgs); }
+int64_t ClipShapes::heatmaps_numel() const { return Product(heatmaps); }
+
+ClipShapes PipelineShapes(const Config& config, Phase phase, int64_t clips, bool flip) {
+  const DataConfig& data = config.data;
+  const bool train = phase == Phase::kTrain;
+  const bool mirrored = !train && (flip || data.heatmap.double_flip);
+  ClipShapes shapes;
+  shapes.clips = (train ? 1 : clips) * (mirrored ? 2 : 1);
+  const int64_t side = train ? data.crop : data.test_size;
+  if (config.model.has_rgb()) shapes.imgs = {shapes.clips, 3, data.rgb_frames, side, side};
+  if (config.model.has_pose()) {
+    const cv::Size size =
+        HeatmapSize({static_cast<int>(side), static_cast<int>(side)}, data.heatmap.scaling);
+    shapes.heatmaps = {shapes.clips, config.model.pose.in_channels, data.pose_frames, size.height,
+                       size.width};
+  }
+  return shapes;
+}
+
+void RunPipelineInto(const Sample& sample, const Config& config, Phase phase, int64_t clips,
+                     bool flip, RandomStream& random, float* imgs, float* heatmaps) {
+  try {
+    RunChecked(sample, config, phase, clips, flip, random, imgs, heatmaps);
+  } catch (const Error& error) {
+    const std::string where = error.where().empty() ? "" : ": " + error.where();
+    throw Error(error.problem(), "sample '" + sample.id + "'" + where, error.remedy());
+  }
+}
+
+ClipTensors RunPipeline(const Sample& sample, const Config& config, Phase phase, int64_t clips,
+                        bool flip, RandomStream& random) {
+  const ClipShapes shapes = PipelineShapes(config, phase, clips, flip);
+  ClipTensors tensors;
+  tensors.clips = shapes.clips;
+  tensors.imgs.resize(static_cast<size_t>(shapes.imgs_numel()));
+  tensors.heatmaps.resize(static_cast<size_t>(shapes.heatmaps_numel()));
+  if (config.model.has_rgb()) tensors.imgs_shape.assign(shapes.imgs.begin(), shapes.imgs.end());
+  if (config.model.has_pose()) {
+    tensors.heatmaps_shape.assign(shapes.heatmaps.begin(), shapes.heatmaps.end());
+  }
+  RunPipelineInto(sample, config, phase, clips, flip, random, tensors.imgs.data(),
+                  tensors.heatmaps.data());
+  return tensors;
+}
+
+}  // namespace kinefit
