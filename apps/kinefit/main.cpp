@@ -1,6 +1,9 @@
 #include <c10/util/Exception.h>
 
+#include <unistd.h>
+
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <new>
 
@@ -19,6 +22,15 @@ void AddConfigArguments(CLI::App* command, ConfigArguments* arguments) {
 }
 
 namespace {
+
+// OpenMP's threads spin while they wait, and take the cores from the loader's workers: on two cores
+// a pose-only run is three times slower. How they wait is read from the environment when the
+// program is loaded, before main, so the program starts itself once more with it set.
+void LetIdleThreadsSleep(char** argv) {
+  if (std::getenv("OMP_WAIT_POLICY") != nullptr) return;
+  setenv("OMP_WAIT_POLICY", "passive", 1);
+  execv("/proc/self/exe", argv);  // returns only if it failed; then it is merely slower
+}
 
 int Run(int argc, char** argv) {
   CLI::App app(
@@ -51,6 +63,7 @@ int Run(int argc, char** argv) {
 }  // namespace kinefit
 
 int main(int argc, char** argv) {
+  kinefit::LetIdleThreadsSleep(argv);
   try {
     return kinefit::Run(argc, argv);
   } catch (const kinefit::Error& error) {

@@ -81,6 +81,7 @@ class RunReporter : public TrainObserver {
     log_.Validation(epoch, result.metrics, best);
   }
   void OnBadClips(int64_t epoch, const std::vector<BadClip>& clips, int64_t samples) override {
+    if (clips.empty()) return;
     std::vector<std::pair<std::string, std::string>> named;
     progress_.Message("epoch " + std::to_string(epoch + 1) + ": " + std::to_string(clips.size()) +
                       " of " + std::to_string(samples) + " clips could not be used:");
@@ -142,6 +143,7 @@ int RunTrain(const ConfigArguments& arguments) {
   if (budget > 0) reporter.OnMessage(ApplyPlan(config, budget));
 
   const std::unique_ptr<Network> network = MakeNetwork(config.model, NetworkOptions(config));
+  InitialiseNetwork(*network, config.model, static_cast<uint64_t>(config.seed));
   const auto validate = [&](Network& trained) {
     const EvaluationResult result = Evaluate(
         trained, val_set, config, config.eval.val_clips, false, [&](int64_t done, int64_t total) {

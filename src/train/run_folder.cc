@@ -82,6 +82,14 @@ bool RunFolder::HasBest() const {
   return fs::exists(BestPath(), unused);
 }
 
+void RunFolder::PointLastTo(const std::string& newest) const {
+  const std::string next = work_dir_ + "/last.pth.next";
+  std::error_code error;
+  fs::remove(next, error);
+  fs::create_symlink(fs::path(newest).filename(), next, error);
+  if (!error) fs::rename(next, work_dir_ + "/last.pth", error);
+}
+
 void RunFolder::Prune(int64_t keep, const std::string& newest) const {
   if (keep <= 0) return;
   int64_t kept = 1;  // `newest`

@@ -11,7 +11,7 @@
 namespace kinefit {
 
 // The checkpoints of one run in its work dir: `epoch_N.pth` after N epochs, `iter_N.pth` after N
-// steps within an epoch, `best.pth`.
+// steps within an epoch, `best.pth`, and `last.pth`, a link to the newest numbered one.
 class RunFolder {
  public:
   explicit RunFolder(std::string work_dir) : work_dir_(std::move(work_dir)) {}
@@ -31,6 +31,9 @@ class RunFolder {
   std::string PathOf(int64_t iteration, int64_t steps_per_epoch) const;
   std::string BestPath() const { return work_dir_ + "/best.pth"; }
   bool HasBest() const;
+  // Lets `last.pth` name `newest`, a numbered checkpoint. It changes in one step, so that it always
+  // names a whole file. A file system without links simply has no `last.pth`.
+  void PointLastTo(const std::string& newest) const;
   // Removes all but the newest `keep` numbered checkpoints; 0 keeps all. `newest` always stays.
   void Prune(int64_t keep, const std::string& newest) const;
 

@@ -331,6 +331,7 @@ void TrainingRun::Save() {
   last_checkpoint_ = path;
   saved_iteration_ = state_.iteration;
   observer_.OnCheckpoint(path);
+  folder_.PointLastTo(path);
   folder_.Prune(config_.train.keep_last, path);
 }
 

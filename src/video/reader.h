@@ -12,7 +12,7 @@ struct VideoInfo {
   int64_t frames = 0;  // exact number of decodable frames
   int width = 0;       // as shown, after rotation
   int height = 0;
-  double fps = 0;      // average; for display only
+  double fps = 0;  // average; for display only
 };
 
 // Throws Error naming the file if it is missing, truncated or has no video stream.
@@ -21,9 +21,9 @@ VideoInfo ProbeVideo(const std::string& path);
 // Decodes the frames with the given numbers (0-based, in decoding-for-display order; any order,
 // repeats allowed) as RGB, CV_8UC3, display rotation applied. Frame numbers are exact whatever the
 // container's time stamps claim; frames that an MP4 edit list hides do not count, as in OpenCV and
-// in players. A damaged frame before the last wanted one is an Error, never a shift. Equal numbers share one buffer: treat results as read-only.
-// Throws Error naming file and frame if a frame does not exist or cannot be decoded. Thread-safe
-// (each call has its own decoder, single-threaded).
+// in players. A damaged frame before the last wanted one is an Error, never a shift. Equal numbers
+// share one buffer: treat results as read-only. Throws Error naming file and frame if a frame does
+// not exist or cannot be decoded. Thread-safe (each call has its own decoder, single-threaded).
 std::vector<cv::Mat> DecodeFrames(const std::string& path, const std::vector<int64_t>& numbers);
 
 }  // namespace kinefit
