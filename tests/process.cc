@@ -119,7 +119,9 @@ std::string SmallConfig(const std::string& type) {
   const std::string& set = SmallSet();
   std::string text = "seed = 3\n[model]\ntype = \"" + type + "\"\nnum_classes = 10\n";
   text += "[model.rgb]\nbase_channels = 8\nstage_blocks = [1, 1, 1, 1]\n";
-  text += "[model.pose]\nbase_channels = 8\nstage_blocks = [1, 1, 1]\n";
+  text +=
+      "[model.pose]\nbase_channels = 4\nstage_blocks = [1, 1, 1]\n"
+      "pool1_stride_s = 2\n";
   text += "[model.attention]\nheads = 2\nwidth = 16\n";
   text += "[data]\nannotations = \"" + set + "/annotations.pkl\"\nvideos = \"" + set +
           "/videos\"\nclasses = \"" + set + "/classes.txt\"\n";

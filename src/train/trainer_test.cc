@@ -282,7 +282,7 @@ TEST_F(TrainerTest, KeepsTheBestAndTheLastCheckpoints) {
   EXPECT_EQ(result.best_top1, 0.7);
   EXPECT_EQ(recorder.validations,
             (std::vector<std::pair<int64_t, bool>>{{0, true}, {1, true}, {2, false}, {3, false}}));
-  EXPECT_EQ(Files("run"), (FileNames{"best.pth", "config.toml", "epoch_3.pth", "epoch_4.pth"}));
+  EXPECT_EQ(Files("run"), (FileNames{"best.pth", "config.toml", "epoch_3.pth", "epoch_4.pth", "last.pth"}));
   const CheckpointDict best = ReadCheckpoint(result.best_checkpoint);
   const CheckpointValue root(best);
   EXPECT_EQ(root.Find("meta")->Find("epoch")->AsInt("epoch"), 2);
@@ -344,7 +344,7 @@ TEST_F(TrainerTest, IterationsMayEndWithinAnEpoch) {
   const TrainResult result = Run(config);
   EXPECT_EQ(result.iterations, 4);
   EXPECT_EQ(result.best_top1, 0.2);
-  EXPECT_EQ(Files("run"), (FileNames{"best.pth", "config.toml", "iter_4.pth"}));
+  EXPECT_EQ(Files("run"), (FileNames{"best.pth", "config.toml", "iter_4.pth", "last.pth"}));
 }
 
 TEST_F(TrainerTest, NeverOverwritesAnotherRun) {
@@ -492,7 +492,7 @@ TEST_F(TrainerTest, AFullDiskLosesNoCheckpoint) {
   };
   EXPECT_THROW(Run(config, recorder), Error);
   fault.reset();
-  EXPECT_EQ(Files("full"), (FileNames{"config.toml", "epoch_1.pth"}));
+  EXPECT_EQ(Files("full"), (FileNames{"config.toml", "epoch_1.pth", "last.pth"}));
   ExpectSameBits(want.last_checkpoint, Run(config).last_checkpoint);
 }
 

@@ -1,0 +1,140 @@
+// The commands of the README on the built-in set, as real processes.
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "checkpoint/checkpoint.h"
+#include "files/npy.h"
+#include "tests/process.h"
+
+namespace kinefit::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+class EndToEnd : public ::testing::Test {
+ protected:
+  std::string WriteConfig(const std::string& type) {
+    const std::string path = scratch_ / (type + ".toml");
+    WriteText(path, SmallConfig(type));
+    return path;
+  }
+  void Succeed(const std::vector<std::string>& arguments, const std::string& expected = "") {
+    const Outcome outcome = Kinefit(arguments);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+    EXPECT_NE(outcome.output.find(expected), std::string::npos) << outcome.output;
+    output_ = outcome.output;
+  }
+  ScratchFolder scratch_;
+  std::string output_;
+};
+
+TEST_F(EndToEnd, TrainsTestsAndPredictsEveryNetwork) {
+  for (const std::string type : {"pose", "rgb", "rgbpose", "pcan"}) {
+    SCOPED_TRACE(type);
+    const std::string config = WriteConfig(type);
+    const std::string run = scratch_ / type;
+    std::vector<std::string> train = {"train", config, "--work-dir", run};
+    if (type == "pcan") {
+      train.insert(train.end(), {"--set", "train.init_rgb=" + (scratch_ / "rgb/last.pth"), "--set",
+                                 "train.init_pose=" + (scratch_ / "pose/last.pth")});
+    }
+    Succeed(train, "best fused top-1");
+    EXPECT_TRUE(fs::exists(run + "/log.jsonl"));
+    EXPECT_TRUE(fs::exists(run + "/best.pth"));
+
+    const std::string results = scratch_ / ("results_" + type);
+    Succeed({"test", config, run + "/last.pth", "--clips", "2", "--flip", "--out", results},
+            "top-1");
+    for (const std::string name : {"summary.json", "per_class.csv", "per_sample.csv",
+                                   "confusion.csv", "confusion.png", "scores.npz"}) {
+      EXPECT_TRUE(fs::exists(results + "/" + name)) << name;
+    }
+    const NpzArrays scores = ReadNpz(results + "/scores.npz");
+    EXPECT_EQ(scores.at("scores_fused").shape, (std::vector<int64_t>{10, 10}));
+
+    const std::string sample = ReadText(results + "/per_sample.csv");
+    const size_t line = sample.find('\n') + 1;
+    const std::string id = sample.substr(line, sample.find(',', line) - line);
+    std::vector<std::string> predict = {"predict", run + "/last.pth",
+                                        SmallSet() + "/videos/" + id + ".mp4", "--top", "3"};
+    if (type != "rgb") {
+      predict.insert(predict.end(), {"--pose", SmallSet() + "/annotations.pkl"});
+    }
+    Succeed(predict, "score");
+  }
+  Succeed({"compare", "a=" + (scratch_ / "results_pose"), scratch_ / "results_pcan"}, "fused");
+}
+
+TEST_F(EndToEnd, AFinishedRunIsLeftAlone) {
+  const std::string config = WriteConfig("pose");
+  const std::string run = scratch_ / "run";
+  Succeed({"train", config, "--work-dir", run});
+  const std::string before = ReadText(run + "/last.pth");
+  Succeed({"train", config, "--work-dir", run}, "already finished");
+  EXPECT_EQ(before, ReadText(run + "/last.pth"));
+}
+
+// Same seed, same plan, same threads, same bits; another number of decoding threads changes
+// nothing.
+TEST_F(EndToEnd, SameSeedSameBits) {
+  const std::string config = WriteConfig("rgbpose");
+  std::vector<std::vector<std::pair<std::string, at::Tensor>>> weights;
+  for (const std::string workers : {"1", "1", "4"}) {
+    const std::string run = scratch_ / ("run" + std::to_string(weights.size()));
+    Succeed({"train", config, "--work-dir", run, "--set", "data.workers=" + workers});
+    weights.push_back(StateDictOf(ReadCheckpoint(run + "/last.pth"), run));
+  }
+  for (size_t other : {1, 2}) {
+    ASSERT_EQ(weights[0].size(), weights[other].size());
+    for (size_t i = 0; i < weights[0].size(); ++i) {
+      EXPECT_TRUE(at::equal(weights[0][i].second, weights[other][i].second)) << weights[0][i].first;
+    }
+  }
+}
+
+TEST_F(EndToEnd, ForwardAgreesWithTheReferenceFixture) {
+  const std::string parity = std::string(KINEFIT_SHARED) + "/parity/";
+  if (!fs::exists(parity)) GTEST_SKIP() << "no fixtures at " << parity;
+  const std::string config = scratch_ / "tiny.toml";
+  WriteText(config,
+            "[model]\ntype = \"rgbpose\"\nnum_classes = 7\n[model.rgb]\nbase_channels = 8\n"
+            "[model.pose]\nbase_channels = 4\n[model.head]\ndropout = 0\n");
+  const std::string output = scratch_ / "out.npz";
+  Succeed({"forward", "--config", config, "--checkpoint", parity + "rgbpose_tiny_mmengine.pth",
+           "--input", parity + "rgbpose_tiny_io.npz", "--output", output, "--strict"});
+  const NpzArrays got = ReadNpz(output);
+  const NpzArrays want = ReadNpz(parity + "rgbpose_tiny_io.npz");
+  for (const auto& [mine, theirs] :
+       std::vector<std::pair<std::string, std::string>>{{"logits_rgb", "eval_logits_rgb"},
+                                                        {"logits_pose", "eval_logits_pose"},
+                                                        {"feature_rgb", "eval_feat_rgb"},
+                                                        {"feature_pose", "eval_feat_pose"}}) {
+    const std::vector<float> a = got.at(mine).ToFloats();
+    const std::vector<float> b = want.at(theirs).ToFloats();
+    ASSERT_EQ(a.size(), b.size());
+    float largest = 0, difference = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      largest = std::max(largest, std::abs(b[i]));
+      difference = std::max(difference, std::abs(a[i] - b[i]));
+    }
+    EXPECT_LE(difference, 1e-5F * largest) << mine;
+  }
+}
+
+TEST_F(EndToEnd, DescribesThePublishedNetwork) {
+  Succeed({"model", "describe", std::string(KINEFIT_SOURCE) + "/configs/rgbpose_ntu60.toml"},
+          "36,147,928 parameters, 58.0");
+}
+
+TEST_F(EndToEnd, PlansAndShowsShippedConfigurations) {
+  const std::string config = std::string(KINEFIT_SOURCE) + "/configs/pcan_ntu60.toml";
+  Succeed({"plan", config, "--memory", "39.39GiB", "--batch", "20"}, "GiB");
+  Succeed({"config", "show", config, "--set", "train.batch_size=20"}, "--set");
+  Succeed({"config", "keys"}, "train.optimizer.lr");
+  Succeed({"data", "make", scratch_ / "set", "--actors", "2", "--takes", "1"}, "made 10 training");
+}
+
+}  // namespace
+}  // namespace kinefit::testing
