@@ -150,8 +150,8 @@ void PlaceLift(Rig& rig, double time) {
 void PlaceWave(Rig& rig, int shoulder, double time) {
   const Performance& p = rig.performance;
   const double side = rig.Side(shoulder);
-  const double upper = 0.95 + p.aim.x * 4;  // from hanging down, outwards
-  const double swing = 0.52 * p.reach * std::sin(kTurn * (p.cycles * time + p.phase));
+  const double swing = 0.85 * p.reach * std::sin(kTurn * (p.cycles * time + p.phase));
+  const double upper = 0.95 + p.aim.x * 4 + 0.35 * swing;  // from hanging down, outwards
   const double fore = CV_PI - 0.30 + p.aim.y * 4 + swing;
   Joints& joints = rig.joints;
   joints[shoulder + 2] =
@@ -206,7 +206,7 @@ Performance MakePerformance(Movement movement, bool fast, Point2d place, RandomS
   p.acting_side = random.Chance(0.5) ? 1 : -1;
   p.facing = random.Uniform(-1, 1);
   p.turn = random.Uniform(0.8, 1);
-  p.cycles = fast ? random.Uniform(9.2, 10.8) : random.Uniform(4.6, 5.6);
+  p.cycles = fast ? random.Uniform(5.6, 6.4) : random.Uniform(2.1, 2.6);
   p.repeats = random.Chance(0.5) ? random.Uniform(1.0, 1.3) : random.Uniform(1.8, 2.3);
   p.phase = random.Uniform();
   p.reach = random.Uniform(0.85, 1.15);
@@ -225,10 +225,10 @@ Joints PoseAt(const Body& body, const Performance& p, double time) {
   const bool steps = p.movement == Movement::kStep || p.movement == Movement::kWalk;
   rig.PlaceTrunk(time, steps ? 0.012 * std::cos(2 * beat) : 0, 0.015 * p.facing);
   if (p.movement == Movement::kStep) {
-    const double lift = 0.11 * p.reach;
+    const double lift = 0.19 * p.reach;
     rig.PlaceLegs(lift * std::max(0.0, std::sin(beat)), lift * std::max(0.0, -std::sin(beat)), 0,
                   0);
-    PlaceStepArms(rig, beat, 0.05 * p.reach);
+    PlaceStepArms(rig, beat, 0.10 * p.reach);
   } else if (p.movement == Movement::kWalk) {
     const double stride = 0.11;
     rig.PlaceLegs(0.03 * std::max(0.0, std::cos(beat)), 0.03 * std::max(0.0, -std::cos(beat)),
