@@ -19,6 +19,8 @@
 #include "files/npy.h"
 #include "model/loss.h"
 #include "model/network.h"
+#include "train/optimizer.h"
+#include "train/step.h"
 
 namespace kinefit {
 namespace {
@@ -150,55 +152,35 @@ TEST(ParityModelTest, TrainingModeGradientsAndRunningStatistics) {
   EXPECT_EQ(compared, static_cast<int64_t>(network->buffers().size()) * 2 / 3);
 }
 
-// torch.optim.SGD after clip_grad_norm_, operation by operation: see main for why.
-class PlainSgd {
- public:
-  explicit PlainSgd(const std::vector<NamedTensor>& parameters) : parameters_(parameters) {
-    for (const auto& [name, tensor] : parameters) momenta_.push_back(at::zeros_like(tensor));
-  }
-
-  // Returns the norm of all gradients before clipping.
-  double Step() {
-    const at::NoGradGuard no_grad;
-    std::vector<at::Tensor> norms;
-    for (const auto& [name, tensor] : parameters_) norms.push_back(at::norm(tensor.grad(), 2));
-    const at::Tensor norm = at::norm(at::stack(norms), 2);
-    const at::Tensor factor = at::clamp_max(kClipNorm / (norm + 1e-6), 1.0);
-    for (size_t i = 0; i < parameters_.size(); ++i) {
-      const at::Tensor& weight = parameters_[i].tensor;
-      const at::Tensor change = weight.grad().mul_(factor).add(weight, kWeightDecay);
-      momenta_[i].mul_(kMomentum).add_(change);
-      weight.add_(momenta_[i], -kLearningRate);
-      weight.mutable_grad() = at::Tensor();
-    }
-    return norm.item<double>();
-  }
-
- private:
-  static constexpr double kLearningRate = 0.02;
-  static constexpr double kMomentum = 0.9;
-  static constexpr double kWeightDecay = 1e-4;
-  static constexpr double kClipNorm = 4.0;
-
-  std::vector<NamedTensor> parameters_;
-  std::vector<at::Tensor> momenta_;
-};
-
+// The trainer's own step: forward, loss, backward, clipping, SGD with momentum and weight decay.
 TEST(ParityModelTest, SixSgdSteps) {
   SKIP_WITHOUT_FIXTURES();
   const Arrays io("rgbpose_tiny_io.npz");
   const Arrays sgd("rgbpose_tiny_sgd6.npz");
   const auto network = TinyNetwork("rgbpose_tiny.pth");
-  PlainSgd optimizer(network->parameters());
-  for (int64_t step = 0; step < 6; ++step) {
-    const at::Tensor order = sgd["order"][step];
-    const NetworkInput input{io["imgs"].index_select(0, order),
-                             io["heatmap_imgs"].index_select(0, order)};
-    const Loss loss =
-        ComputeLoss(Forward(*network, input, true), sgd["labels"][step], TinyConfig().head);
-    EXPECT_NEAR(loss.total.item<double>() / sgd["loss"][step].item<double>(), 1, 1e-3) << step;
-    loss.total.backward();
-    EXPECT_NEAR(optimizer.Step() / sgd["grad_norm"][step].item<double>(), 1, 1e-3) << step;
+  network->Train(true);
+  Config config;
+  config.model = TinyConfig();
+  config.train.batch_size = 3;
+  config.train.optimizer.momentum = 0.9;
+  config.train.optimizer.weight_decay = 1e-4;
+  config.train.optimizer.clip_norm = 4;
+  const auto optimizer = MakeOptimizer(config.train.optimizer, network->parameters());
+  TrainStep step(*network, config, *optimizer, nullptr);
+  for (int64_t i = 0; i < 6; ++i) {
+    const at::Tensor order = sgd["order"][i];
+    bool given = false;
+    const StepResult result = step.Run(i, 0.02, [&](Batch* batch) {
+      if (given) return false;
+      batch->imgs = io["imgs"].index_select(0, order);
+      batch->heatmap_imgs = io["heatmap_imgs"].index_select(0, order);
+      batch->labels = sgd["labels"][i];
+      batch->ids = {"a", "b", "c"};
+      given = true;
+      return true;
+    });
+    EXPECT_NEAR(result.loss / sgd["loss"][i].item<double>(), 1, 1e-3) << i;
+    EXPECT_NEAR(result.grad_norm / sgd["grad_norm"][i].item<double>(), 1, 1e-3) << i;
   }
   for (const auto& [name, tensor] : network->StateDict()) {
     if (tensor.scalar_type() == at::kLong) {

@@ -150,8 +150,8 @@ void PlaceLift(Rig& rig, double time) {
 void PlaceWave(Rig& rig, int shoulder, double time) {
   const Performance& p = rig.performance;
   const double side = rig.Side(shoulder);
-  const double swing = 0.85 * p.reach * std::sin(kTurn * (p.cycles * time + p.phase));
-  const double upper = 0.95 + p.aim.x * 4 + 0.35 * swing;  // from hanging down, outwards
+  const double swing = 1.05 * p.reach * std::sin(kTurn * (p.cycles * time + p.phase));
+  const double upper = 0.95 + p.aim.x * 4 + 0.45 * swing;  // from hanging down, outwards
   const double fore = CV_PI - 0.30 + p.aim.y * 4 + swing;
   Joints& joints = rig.joints;
   joints[shoulder + 2] =
