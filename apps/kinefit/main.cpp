@@ -1,5 +1,4 @@
 #include <c10/util/Exception.h>
-
 #include <unistd.h>
 
 #include <cstdio>
@@ -29,7 +28,8 @@ namespace {
 void LetIdleThreadsSleep(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY") != nullptr) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
-  execv("/proc/self/exe", argv);  // returns only if it failed; then it is merely slower
+  setenv("GOMP_SPINCOUNT", "20000", 0);  // turns: spares short waits the sleep
+  execv("/proc/self/exe", argv);         // returns only if it failed; then it is merely slower
 }
 
 int Run(int argc, char** argv) {

@@ -24,7 +24,7 @@ class CheckpointValue {
   CheckpointValue() = default;
   template <typename T>
   CheckpointValue(T value) : value_(std::move(value)) {}  // NOLINT(google-explicit-constructor)
-  CheckpointValue(const char* text) : value_(std::string(text)) {}  // NOLINT
+  CheckpointValue(const char* text) : value_(std::string(text)) {}     // NOLINT
   CheckpointValue(int value) : value_(static_cast<int64_t>(value)) {}  // NOLINT
 
   bool is_none() const { return std::holds_alternative<std::monostate>(value_); }

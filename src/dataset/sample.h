@@ -8,9 +8,9 @@ namespace kinefit {
 
 // 2D joints of one clip, in pixels of the original video.
 struct Pose {
-  int64_t persons = 0;  // M
-  int64_t frames = 0;   // T
-  int64_t joints = 0;   // V
+  int64_t persons = 0;       // M
+  int64_t frames = 0;        // T
+  int64_t joints = 0;        // V
   std::vector<float> xy;     // [M, T, V, 2]
   std::vector<float> score;  // [M, T, V]; 1 where the annotation has no scores
 };

@@ -13,8 +13,8 @@ namespace kinefit {
 //   drink / call, lift_box / lift_ball, salute / tip_hat: the same movement, drawn from the same
 //     distribution; the two differ in the thing held or worn alone, which joints do not show.
 //   wave_slow / wave_fast, march / jog: the same poses at about 2 or about 6 cycles a clip. Sampled
-//     at eight frames both come back at a quarter of a cycle per frame (8 - 6 = 2), so that RGB sees
-//     the same poses in much the same order; 32 joint positions show the rhythm.
+//     at eight frames both come back at a quarter of a cycle per frame (8 - 6 = 2), so that RGB
+//     sees the same poses in much the same order; 32 joint positions show the rhythm.
 //
 // So joints alone reach about 70 % and eight RGB frames alone about 80 %, by construction. Things
 // of all kinds also lie around unheld, and hats are worn in other actions too.

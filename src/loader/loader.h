@@ -15,9 +15,9 @@ namespace kinefit {
 
 // One micro-batch. With K clips per sample the first dimension is N*K, clips of a sample adjacent.
 struct Batch {
-  at::Tensor imgs;          // [N*K, 3, T, H, W] float32, undefined without an RGB stream
-  at::Tensor heatmap_imgs;  // [N*K, C, T, H, W] float32, undefined without a pose stream
-  at::Tensor labels;        // [N] int64
+  at::Tensor imgs;                    // [N*K, 3, T, H, W] float32, undefined without an RGB stream
+  at::Tensor heatmap_imgs;            // [N*K, C, T, H, W] float32, undefined without a pose stream
+  at::Tensor labels;                  // [N] int64
   std::vector<std::string> ids;       // [N]
   std::vector<int64_t> sample_index;  // [N] index into the dataset
   int64_t clips = 1;                  // K

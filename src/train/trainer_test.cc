@@ -282,7 +282,8 @@ TEST_F(TrainerTest, KeepsTheBestAndTheLastCheckpoints) {
   EXPECT_EQ(result.best_top1, 0.7);
   EXPECT_EQ(recorder.validations,
             (std::vector<std::pair<int64_t, bool>>{{0, true}, {1, true}, {2, false}, {3, false}}));
-  EXPECT_EQ(Files("run"), (FileNames{"best.pth", "config.toml", "epoch_3.pth", "epoch_4.pth", "last.pth"}));
+  EXPECT_EQ(Files("run"),
+            (FileNames{"best.pth", "config.toml", "epoch_3.pth", "epoch_4.pth", "last.pth"}));
   const CheckpointDict best = ReadCheckpoint(result.best_checkpoint);
   const CheckpointValue root(best);
   EXPECT_EQ(root.Find("meta")->Find("epoch")->AsInt("epoch"), 2);

@@ -6,8 +6,8 @@
 
 namespace kinefit {
 
-// Writes an H.264 .mp4 (yuv420p, single-threaded encoder, bit-exact flags: same frames, same bytes).
-// The file appears under its name only when Finish() has returned. Throws Error.
+// Writes an H.264 .mp4 (yuv420p, single-threaded encoder, bit-exact flags: same frames, same
+// bytes). The file appears under its name only when Finish() has returned. Throws Error.
 class VideoWriter {
  public:
   VideoWriter(const std::string& path, int width, int height, double fps, int crf = 23,
