@@ -28,7 +28,6 @@ namespace {
 void LetIdleThreadsSleep(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY") != nullptr) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
-  setenv("GOMP_SPINCOUNT", "20000", 0);  // turns: spares short waits the sleep
   execv("/proc/self/exe", argv);         // returns only if it failed; then it is merely slower
 }
 
