@@ -1,8 +1,8 @@
 # make build   ./build/kinefit            make test    build and run the tests
 # make demo    the whole job on the built-in set (under 8 minutes on two cores after the build)
-# make soak    the long tests             make bench   the measurements
+# make soak    the long tests             make bench   planning times
 # make asan | tsan | ubsan                the tests under a sanitizer
-# make check   structure, registration, formatting
+# make check   structure, registration     make tidy    clang-format and clang-tidy
 .PHONY: build test demo soak bench check tidy asan tsan ubsan clean
 
 BUILD ?= build

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The measurements quoted in the documentation.
+# Times the planning of the full-size networks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 kinefit=${KINEFIT:-build/kinefit}
