@@ -9,7 +9,7 @@
 #include <cstdio>
 
 #include "files/error.h"
-#include "memory/accounting.h"
+#include "memory/cpu_allocator.h"
 #include "model/loss.h"
 #include "model/network.h"
 #include "random/stream.h"
@@ -18,7 +18,7 @@ namespace kinefit {
 namespace {
 
 // Before the first tensor of the program.
-const bool kInstalled = (InstallAccounting(), true);
+const bool kInstalled = (InstallCpuAllocator(), true);
 
 Config SmallConfig(const std::string& type) {
   Config config;
