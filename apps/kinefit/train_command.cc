@@ -14,11 +14,13 @@
 #include "evaluate/evaluate.h"
 #include "evaluate/results.h"
 #include "files/error.h"
+#include "memory/format_plan.h"
 #include "memory/plan.h"
 #include "model/network.h"
 #include "report/format.h"
 #include "report/json_log.h"
 #include "report/progress.h"
+#include "train/step_rehearsal.h"
 #include "train/trainer.h"
 
 namespace kinefit {
@@ -123,6 +125,29 @@ Dataset LoadSplit(const Config& config, const std::string& split, const std::str
   return dataset;
 }
 
+// Makes the run fit into memory as memory.plan says.
+void PlanMemory(Config& config, RunReporter& reporter) {
+  PlanRequest request;
+  request.budget = DefaultBudget(config);
+  request.margin = config.memory.margin;
+  request.exact = config.memory.exact;
+  if (config.memory.plan == "off" || request.budget <= 0) {
+    if (config.memory.recompute == "auto") config.memory.recompute = "lean";
+    return;
+  }
+  const PlanReport report = MakePlan(config, request, RehearseStep);
+  const bool possible = report.fits() || (config.memory.plan == "auto" && report.chosen >= 0);
+  if (!possible) {
+    throw Error("the training step does not fit into memory: " + PlanParagraph(report),
+                "memory.plan = \"" + config.memory.plan + "\"",
+                config.memory.plan == "auto"
+                    ? "give it more memory, or make the network, the clips or data.crop smaller"
+                    : "set memory.plan = \"auto\", or see `kinefit plan` for what would fit");
+  }
+  reporter.OnMessage(PlanParagraph(report));
+  Apply(report.plans[static_cast<size_t>(report.chosen)], &config);
+}
+
 int RunTrain(const ConfigArguments& arguments) {
   LoadedConfig loaded = LoadConfig(arguments.path, arguments.overrides);
   Config& config = loaded.config;
@@ -139,11 +164,12 @@ int RunTrain(const ConfigArguments& arguments) {
   if (config.train.val_every > 0) {
     val_set = LoadSplit(config, config.data.val_split, "validation", reporter);
   }
-  const int64_t budget = DefaultBudget(config);
-  if (budget > 0) reporter.OnMessage(ApplyPlan(config, budget));
+  PlanMemory(config, reporter);
 
   const std::unique_ptr<Network> network = MakeNetwork(config.model, NetworkOptions(config));
   InitialiseNetwork(*network, config.model, static_cast<uint64_t>(config.seed));
+  network->SetRecompute(
+      ParseRecompute(config.memory.recompute, network->Segments(), "memory.recompute"));
   const auto validate = [&](Network& trained) {
     const EvaluationResult result = Evaluate(
         trained, val_set, config, config.eval.val_clips, false, [&](int64_t done, int64_t total) {

@@ -20,6 +20,21 @@ Keep ParseKeep(const std::string& text, const std::string& where) {
 
 }  // namespace
 
+int SegmentOfLayer(const std::string& layer, const std::vector<std::string>& segments) {
+  std::istringstream parts(layer);
+  std::string part;
+  std::getline(parts, part, '.');
+  if (part != "backbone" || !std::getline(parts, part, '.')) return -1;
+  std::string stream = segments.front().substr(0, segments.front().find('.'));
+  if (part == "rgb_path" || part == "pose_path") {
+    stream = part.substr(0, part.find('_'));
+    std::getline(parts, part, '.');
+  }
+  const std::string name = stream + "." + (part == "conv1" || part == "maxpool" ? "stem" : part);
+  const auto found = std::find(segments.begin(), segments.end(), name);
+  return found == segments.end() ? -1 : static_cast<int>(found - segments.begin());
+}
+
 std::string KeepText(Keep keep) {
   switch (keep) {
     case Keep::kConvolutions:

@@ -29,6 +29,9 @@ Recompute ParseRecompute(const std::string& text, const std::vector<std::string>
                          const std::string& where);
 // The shortest text that ParseRecompute reads back.
 std::string RecomputeText(const Recompute& recompute, const std::vector<std::string>& segments);
+// Index of the segment that a layer belongs to, e.g. of "backbone.rgb_path.layer3.0.conv1" that of
+// "rgb.layer3"; -1 for laterals, attention and heads.
+int SegmentOfLayer(const std::string& layer, const std::vector<std::string>& segments);
 // "lean", ...
 std::string KeepText(Keep keep);
 constexpr Keep kAllKeeps[] = {Keep::kConvolutions, Keep::kSpatial, Keep::kBlocks, Keep::kStage,

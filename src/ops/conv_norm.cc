@@ -8,8 +8,6 @@
 
 namespace kinefit {
 
-thread_local const std::string* LayerScope::current_ = nullptr;
-
 namespace {
 
 // LibTorch's CPU kernel for transposed convolutions knows no 16-bit types.

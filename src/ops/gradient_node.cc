@@ -6,13 +6,28 @@
 #include <memory>
 #include <utility>
 
+#include "ops/layer_scope.h"
+
 namespace kinefit {
 
 using torch::autograd::variable_list;
 
+namespace {
+
+class BackwardScope {
+ public:
+  BackwardScope() { LayerScope::SetInBackward(true); }
+  ~BackwardScope() { LayerScope::SetInBackward(false); }
+  BackwardScope(const BackwardScope&) = delete;
+  BackwardScope& operator=(const BackwardScope&) = delete;
+};
+
+}  // namespace
+
 variable_list GradientNode::apply(variable_list&& grads) {
   TORCH_CHECK(!released_, "this operation can be differentiated only once");
   const at::NoGradGuard no_grad;
+  const BackwardScope scope;
   at::Tensor grad = std::move(grads[0]);
   grads.clear();
   if (!grad.defined()) return variable_list(num_outputs());

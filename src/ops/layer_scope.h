@@ -15,9 +15,13 @@ class LayerScope {
 
   // Null outside of any layer.
   static const std::string* Current() { return current_; }
+  // Whether the present thread runs the backward pass of one of our operations.
+  static bool InBackward() { return in_backward_; }
+  static void SetInBackward(bool on) { in_backward_ = on; }
 
  private:
   static thread_local const std::string* current_;
+  static thread_local bool in_backward_;
   const std::string* outer_;
 };
 
