@@ -15,7 +15,7 @@
 
 #include "config/load.h"
 #include "files/error.h"
-#include "memory/accounting.h"
+#include "memory/cpu_allocator.h"
 #include "model/describe.h"
 #include "train/optimizer.h"
 #include "train/step.h"
@@ -115,7 +115,7 @@ int Run(const Config& config, int rounds, int64_t clips, const std::vector<std::
 }  // namespace kinefit
 
 int main(int argc, char** argv) {
-  kinefit::InstallAccounting();
+  kinefit::InstallCpuAllocator();
   std::string path = "configs/rgbpose_ntu60.toml";
   std::vector<std::string> overrides;
   std::vector<std::string> ways = {"none", "lean", "light", "block", "stage", "full"};

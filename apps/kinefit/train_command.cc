@@ -153,6 +153,7 @@ int RunTrain(const ConfigArguments& arguments) {
   Config& config = loaded.config;
   ValidateTraining(config, &loaded.provenance);
   SetThreads(config);
+  ApplyMemoryBudget(config);
   PrepareWorkDir(config.train.work_dir);
 
   Progress progress(std::cout, DetectTerminal(STDOUT_FILENO), config.train.log_every);
@@ -214,6 +215,7 @@ void AddTrainCommand(CLI::App& app, int* exit_code) {
   auto arguments = std::make_shared<ConfigArguments>();
   auto work_dir = std::make_shared<std::string>();
   auto resume = std::make_shared<std::string>();
+  auto budget = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand(
       "train", "train a network; the same command continues a run that was stopped or killed");
   AddConfigArguments(command, arguments.get());
@@ -222,10 +224,13 @@ void AddTrainCommand(CLI::App& app, int* exit_code) {
   command->add_option("--resume", *resume,
                       "auto: newest valid checkpoint in the work dir; never; or a checkpoint "
                       "(train.resume)");
+  command->add_option("--memory-budget", *budget,
+                      "memory the run may use, e.g. 6GiB (memory.budget)");
   command->callback([=] {
     ConfigArguments all = *arguments;
     if (!work_dir->empty()) all.overrides.push_back("train.work_dir=" + QuoteToml(*work_dir));
     if (!resume->empty()) all.overrides.push_back("train.resume=" + QuoteToml(*resume));
+    if (!budget->empty()) all.overrides.push_back("memory.budget=" + QuoteToml(*budget));
     *exit_code = RunTrain(all);
   });
 }
