@@ -194,6 +194,11 @@ void CrossCheck(OomMessage* message) {
     m.doubts.push_back("The message says that the GPU has no memory at all; that is not used.");
     m.capacity.reset();
   }
+  if (m.allowed && *m.allowed == 0) {
+    m.doubts.push_back(
+        "The message says that the process allows itself nothing; that is not used.");
+    m.allowed.reset();
+  }
   if (m.free && m.capacity && *m.free > *m.capacity + kRounding) {
     m.doubts.push_back("The message says that " + FormatAmount(*m.free) + " are free of " +
                        FormatAmount(*m.capacity) + "; that cannot be, so neither is used.");
