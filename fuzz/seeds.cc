@@ -5,6 +5,7 @@
 #include "files/pickle.h"
 #include "files/publish.h"
 #include "files/zip.h"
+#include "memory/testing/oom_texts.h"
 
 using kinefit::NdArray;
 using kinefit::PickleWriter;
@@ -80,7 +81,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   const std::string folder = argv[1];
-  for (const char* name : {"pickle", "npy", "zip", "checkpoint"}) {
+  for (const char* name : {"pickle", "npy", "zip", "checkpoint", "explain_oom"}) {
     kinefit::MakeFolder(folder + "/" + name);
   }
   kinefit::PublishFile(folder + "/pickle/protocol2", Annotation(2));
@@ -120,5 +121,9 @@ int main(int argc, char** argv) {
   std::string end("PK\5\6\0\0\0\0\1\0\1\0\x2f\0\0\0\x25\0\0\0\0\0", 22);
   kinefit::PublishFile(folder + "/zip/deflated.zip", local + packed + entry + end);
   kinefit::PublishFile(folder + "/checkpoint/weights", CheckpointPickle());
+  const std::vector<std::string>& texts = kinefit::OomTexts();
+  for (size_t i = 0; i < texts.size(); ++i) {
+    kinefit::PublishFile(folder + "/explain_oom/" + std::to_string(i), texts[i]);
+  }
   return 0;
 }

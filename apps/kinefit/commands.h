@@ -24,6 +24,8 @@ void AddDataCommand(CLI::App& app, int* exit_code);
 void AddConfigCommand(CLI::App& app, int* exit_code);
 void AddCheckpointCommand(CLI::App& app, int* exit_code);
 void AddCompareCommand(CLI::App& app, int* exit_code);
+void AddExplainOomCommand(CLI::App& app, int* exit_code);
+void AddMemoryCommand(CLI::App& app, int* exit_code);
 
 // What every subcommand that reads a config shares: the file and `--set key=value`.
 struct ConfigArguments {

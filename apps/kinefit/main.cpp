@@ -53,6 +53,8 @@ int Run(int argc, char** argv) {
   AddConfigCommand(app, &exit_code);
   AddCheckpointCommand(app, &exit_code);
   AddCompareCommand(app, &exit_code);
+  AddExplainOomCommand(app, &exit_code);
+  AddMemoryCommand(app, &exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -11,4 +11,11 @@ namespace kinefit {
 // zero or less.
 int64_t ParseBytes(const std::string& text, const std::string& where);
 
+// "62.00 MiB", "22.45 GiB", "512 bytes": as PyTorch writes amounts, so that figures can be found
+// again in its messages. ParseBytes reads it back.
+std::string FormatAmount(int64_t bytes);
+
+// The same as one word, for command lines: "22.45GiB".
+std::string AmountOption(int64_t bytes);
+
 }  // namespace kinefit

@@ -27,5 +27,19 @@ TEST(ParseBytes, RefusesEverythingElse) {
   }
 }
 
+TEST(FormatAmount, WritesAsPyTorchDoes) {
+  EXPECT_EQ(FormatAmount(0), "0 bytes");
+  EXPECT_EQ(FormatAmount(1023), "1023 bytes");
+  EXPECT_EQ(FormatAmount(1024), "1.00 KiB");
+  EXPECT_EQ(FormatAmount(int64_t{62} << 20), "62.00 MiB");
+  EXPECT_EQ(FormatAmount(24105503949), "22.45 GiB");
+  EXPECT_EQ(FormatAmount(int64_t{5000} << 30), "5000.00 GiB");
+  EXPECT_EQ(FormatAmount(-(int64_t{3} << 30)), "-3.00 GiB");
+  EXPECT_EQ(AmountOption(24105503949), "22.45GiB");
+  for (const int64_t bytes : {int64_t{512}, int64_t{3} << 20, int64_t{7} << 30}) {
+    EXPECT_EQ(ParseBytes(FormatAmount(bytes), "here"), bytes);
+  }
+}
+
 }  // namespace
 }  // namespace kinefit
