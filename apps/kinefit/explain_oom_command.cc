@@ -12,7 +12,9 @@
 #include "files/error.h"
 #include "memory/bytes.h"
 #include "memory/diagnosis.h"
+#include "memory/format_plan.h"
 #include "memory/plan.h"
+#include "train/step_rehearsal.h"
 
 namespace kinefit {
 namespace {
@@ -43,6 +45,14 @@ const Diagnosis* Tightest(const std::vector<Diagnosis>& diagnoses) {
   return least;
 }
 
+PlanReport PlanWithin(const Config& config, int64_t budget) {
+  PlanRequest request;
+  request.budget = budget;
+  request.exact = config.memory.exact;
+  request.details = true;
+  return MakePlan(config, request, RehearseStep);
+}
+
 bool IsHostMemory(const Diagnosis& d) { return d.cause == OomCause::kHostMemory; }
 
 // Throws Error for a bad configuration. Absent: no message says how much memory there is.
@@ -56,24 +66,24 @@ std::optional<Planned> PlanFor(const Arguments& arguments,
   if (d == nullptr) {
     if (!std::any_of(diagnoses.begin(), diagnoses.end(), IsHostMemory)) return std::nullopt;
     config.device = "cpu";
-    planned.now = MakePlan(config, DefaultBudget(config));
+    planned.now = PlanWithin(config, DefaultBudget(config));
     planned.basis =
         "The budget is this machine's memory; on the one where it failed it may differ.";
     return planned;
   }
   if (d->cause == OomCause::kBudget) {
-    planned.now = MakePlan(config, *d->available);
+    planned.now = PlanWithin(config, *d->available);
     planned.basis = "The budget is the one in the message.";
     return planned;
   }
   config.device = "cuda";
-  planned.now = MakePlan(config, *d->available);
+  planned.now = PlanWithin(config, *d->available);
   planned.basis = "The budget is what the message of line " + std::to_string(d->message.line) +
                   " leaves this process: " + FormatAmount(*d->message.capacity) + " less " +
                   FormatAmount(*d->message.capacity - *d->available) +
                   " in which it has no tensors.";
   if (d->if_alone && *d->if_alone > *d->available + *d->message.capacity / 100) {
-    planned.alone = MakePlan(config, *d->if_alone);
+    planned.alone = PlanWithin(config, *d->if_alone);
   }
   return planned;
 }
@@ -179,18 +189,18 @@ std::string PlannedText(const Arguments& arguments, const std::optional<Planned>
   }
   text += Wrap(planned->basis, 2);
   if (planned->alone) {
-    const BatchPlan& chosen = planned->alone->chosen;
+    const PlanReport& alone = *planned->alone;
     std::string sentence =
         "With the GPU to itself (" + FormatAmount(planned->alone->budget) + ") the configuration ";
     if (planned->alone->fits()) {
-      sentence +=
-          "fits as written: it needs " + FormatAmount(planned->alone->as_written.peak) + ".";
-    } else if (chosen.batch_size == 0) {
+      sentence += "fits as written: it needs " + FormatAmount(alone.as_written.need) + ".";
+    } else if (alone.chosen < 0) {
       sentence += "would not fit either, not even one clip at a time.";
     } else {
+      const Plan& chosen = alone.plans[static_cast<size_t>(alone.chosen)];
       sentence += "would not fit as written either, but would with batch " +
                   std::to_string(chosen.batch_size) + " x " + std::to_string(chosen.accumulate) +
-                  " accumulated.";
+                  " accumulated, recompute " + chosen.recompute + ".";
     }
     text += Wrap(sentence, 2);
   }
@@ -276,16 +286,17 @@ Json DiagnosisJson(const Diagnosis& d) {
 }
 
 Json PlanJson(const PlanReport& report) {
-  const auto batch = [](const BatchPlan& plan) {
+  const auto batch = [](const Plan& plan) {
     return Json{
         {"batch_size", plan.batch_size}, {"accumulate", plan.accumulate}, {"peak", plan.peak}};
   };
   return {{"device", report.device},
-          {"precision", report.precision},
+          {"precision", report.as_written.precision},
           {"budget", report.budget},
           {"fits", report.fits()},
           {"as_written", batch(report.as_written)},
-          {"chosen", batch(report.chosen)}};
+          {"chosen",
+           report.chosen < 0 ? Json() : batch(report.plans[static_cast<size_t>(report.chosen)])}};
 }
 
 std::string ReportJson(const Arguments& arguments, const LogInput& input,

@@ -28,6 +28,8 @@ int RunForward(const Arguments& arguments) {
   const Config config = LoadConfig(arguments.config, arguments.overrides).config;
   ApplyMemoryBudget(config);
   const std::unique_ptr<Network> network = MakeNetwork(config.model, at::TensorOptions(at::kFloat));
+  // What the checkpoint lacks is as a new network has it, a PCAN's gates closed for one.
+  InitialiseNetwork(*network, config.model, static_cast<uint64_t>(config.seed));
   const CheckpointDict file = ReadCheckpoint(arguments.checkpoint);
   const LoadReport report =
       LoadInto(NamedTensorsOf(*network), StateDictOf(file, arguments.checkpoint), arguments.strict,

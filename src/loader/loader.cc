@@ -151,7 +151,7 @@ void Loader::State::Work() {
     work.wait(lock, [this] { return stop || CanClaim(); });
     if (stop) return;
     const Claim claim = TakePlace();
-    if (claim.slot->failure) {  // no memory for the batch
+    if (claim.slot->unfinished == 0) {  // no memory for the batch: there is nothing to fill
       ready.notify_all();
       continue;
     }

@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -235,6 +236,8 @@ void LimitAddressSpace(int64_t bytes) {
   try {
     for (;;) small.push_back(Bytes(32 * kKiB));
   } catch (const c10::OutOfMemoryError&) {
+    if (static_cast<int64_t>(small.size()) * 32 * kKiB < 200 * kMiB) std::_Exit(5);
+  } catch (const std::bad_alloc&) {  // the tensor's own few bytes, or the list's
     if (static_cast<int64_t>(small.size()) * 32 * kKiB < 200 * kMiB) std::_Exit(5);
   }
   small.clear();

@@ -46,6 +46,12 @@ class Planner {
     report_.as_written =
         MakeCandidate(config_.train.batch_size, AsWritten(), config_.train.precision);
     report_.rehearsal = Check(&report_.as_written);
+    // Fewer samples at once change nothing in a validation.
+    while (report_.rehearsal.validation_peak > report_.budget && config_.eval.batch_size > 1) {
+      config_.eval.batch_size /= 2;
+      report_.rehearsal = Check(&report_.as_written);
+      report_.as_written.eval_batch_size = config_.eval.batch_size;
+    }
     report_.plans = {report_.as_written};
     if (report_.fits()) {
       report_.chosen = 0;
@@ -79,6 +85,7 @@ class Planner {
     plan.accumulate = report_.effective_batch / batch;
     plan.recompute = recompute;
     plan.precision = precision;
+    plan.eval_batch_size = config_.eval.batch_size;
     const auto small = [](int64_t clips) {
       return 1 + kSmallBatchCost / static_cast<double>(clips);
     };
@@ -244,7 +251,7 @@ class Planner {
                        report_.fits() ? report_.largest_tried : config_.train.batch_size - 1);
   }
 
-  const Config& config_;
+  Config config_;
   const PlanRequest& request_;
   const Rehearse& rehearse_;
   std::vector<std::string> segments_;
@@ -264,6 +271,7 @@ void Apply(const Plan& plan, Config* config) {
   config->train.accumulate = plan.accumulate;
   config->train.precision = plan.precision;
   config->memory.recompute = plan.recompute;
+  config->eval.batch_size = plan.eval_batch_size;
 }
 
 std::vector<Plan> Fallbacks(const PlanReport& report, const Plan& current) {

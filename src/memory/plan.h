@@ -12,13 +12,14 @@ namespace kinefit {
 
 // One way of running the optimizer steps of a configuration.
 struct Plan {
-  int64_t batch_size = 0;  // clips per micro-batch
-  int64_t accumulate = 1;  // micro-batches per step
-  std::string recompute;   // as memory.recompute, e.g. "light rgb.layer1=block"
-  std::string precision;   // as train.precision
-  int64_t peak = 0;        // bytes allocated at once
-  int64_t need = 0;        // bytes the device must have: on a GPU also cache and context
-  double time = 1;         // of a step, relative to the plain composition as written; an estimate
+  int64_t batch_size = 0;       // clips per micro-batch
+  int64_t accumulate = 1;       // micro-batches per step
+  std::string recompute;        // as memory.recompute, e.g. "light rgb.layer1=block"
+  std::string precision;        // as train.precision
+  int64_t eval_batch_size = 0;  // as eval.batch_size; less where validation would not fit
+  int64_t peak = 0;             // bytes allocated at once
+  int64_t need = 0;             // bytes the device must have: on a GPU also cache and context
+  double time = 1;  // of a step, relative to the plain composition as written; an estimate
   std::vector<std::string> changes;  // what it changes in the mathematics; empty: nothing
   bool fits = false;
 };

@@ -76,8 +76,8 @@ class Network {
   // rounding where `plain` changes.
   void SetRecompute(const Recompute& recompute) { recompute_ = recompute; }
   const Recompute& recompute() const { return recompute_; }
-  // The parts that Recompute can name, in the order in which they run.
-  virtual std::vector<std::string> Segments() const = 0;
+  // The parts that Recompute can name.
+  virtual std::vector<std::string> Segments() const { return {}; }
 
   // What the backbone computes in: kFloat, or kBFloat16 / kHalf for mixed precision, where weights,
   // statistics, heads and gradients of weights stay float32.

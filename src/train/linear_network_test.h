@@ -24,8 +24,9 @@ class LinearNetwork : public Network {
     const at::Tensor x = input.heatmap_imgs.flatten(1);
     if (training_) tensors_.buffers[0].tensor.lerp_(x.mean(0), 0.1);
     NetworkOutput output;
-    output.logits.emplace_back(
-        "pose", at::matmul(x, tensors_.parameters[0].tensor) + tensors_.parameters[1].tensor);
+    const at::Tensor weight = tensors_.parameters[0].tensor;
+    output.logits.emplace_back("pose", at::matmul(Cast(x), Cast(weight)).to(weight.scalar_type()) +
+                                           tensors_.parameters[1].tensor);
     return output;
   }
   at::Tensor Weight() const { return tensors_.parameters[0].tensor.detach(); }

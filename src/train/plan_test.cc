@@ -18,6 +18,7 @@ Config SmallConfig() {
   config.data.heatmap.scaling = 0.25;
   config.train.batch_size = 12;
   config.train.optimizer.lr = 0.01;
+  config.train.val_every = 0;
   return config;
 }
 
@@ -129,6 +130,17 @@ TEST(Plan, FallbacksNeedLessAndLess) {
     last = plan.need;
   }
   EXPECT_EQ(chain.back().batch_size, 1);
+}
+
+TEST(Plan, AValidationThatWouldNotFitTakesFewerSamplesAtOnce) {
+  Config config = SmallConfig();
+  config.train.val_every = 1;
+  config.eval.batch_size = 64;
+  const PlanReport report = PlanFor(config, NeedOf(config, 12, 1) / 2);
+  EXPECT_TRUE(report.fits());
+  EXPECT_LT(Chosen(report).eval_batch_size, 64);
+  Apply(Chosen(report), &config);
+  EXPECT_EQ(config.eval.batch_size, Chosen(report).eval_batch_size);
 }
 
 TEST(Plan, OnAGpuCacheAndContextCount) {

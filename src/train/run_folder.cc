@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <system_error>
+#include <tuple>
 #include <utility>
 
 #include "files/error.h"
@@ -26,18 +27,35 @@ bool IsNumbered(const std::string& name) {
 }  // namespace
 
 std::vector<std::string> RunFolder::Numbered() const {
-  std::vector<std::pair<fs::file_time_type, std::string>> found;
+  // What last.pth points to is the newest whatever the clock said; among the others the time
+  // decides, then the number.
+  struct Entry {
+    bool is_last;
+    fs::file_time_type time;
+    int64_t number;
+    std::string path;
+    bool operator<(const Entry& other) const {
+      return std::tie(is_last, time, number, path) <
+             std::tie(other.is_last, other.time, other.number, other.path);
+    }
+  };
+  std::vector<Entry> found;
   std::error_code error;
   for (fs::directory_iterator entry(work_dir_, error), end; !error && entry != end;
        entry.increment(error)) {
     if (!IsNumbered(entry->path().filename().string())) continue;
     std::error_code time_error;
     const fs::file_time_type time = fs::last_write_time(entry->path(), time_error);
-    if (!time_error) found.emplace_back(time, entry->path().string());
+    if (time_error) continue;
+    std::error_code link_error;
+    const bool is_last = fs::equivalent(entry->path(), work_dir_ + "/last.pth", link_error);
+    const std::string name = entry->path().filename().string();
+    const int64_t number = std::atoll(name.c_str() + name.find('_') + 1);
+    found.push_back({is_last && !link_error, time, number, entry->path().string()});
   }
   std::sort(found.rbegin(), found.rend());
   std::vector<std::string> paths;
-  for (auto& [time, path] : found) paths.push_back(std::move(path));
+  for (Entry& entry : found) paths.push_back(std::move(entry.path));
   return paths;
 }
 

@@ -171,6 +171,8 @@ Rehearsal RehearseStep(const Config& config) {
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
     result.seconds = elapsed.count();
     return result;
+  } catch (const c10::OutOfMemoryError&) {
+    throw;
   } catch (const c10::Error& error) {
     throw Error("the training step cannot run with this configuration: " +
                     error.msg().substr(0, error.msg().find('\n')),
