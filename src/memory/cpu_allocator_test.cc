@@ -231,15 +231,23 @@ void LimitAddressSpace(int64_t bytes) {
   a = Bytes(180 * kMiB).fill_(1);
   if (!wall.eq(7).all().item<bool>()) std::_Exit(4);
   a.reset();
-  // What malloc has run out of, the cache gives back.
+  // What malloc has run out of, the cache gives back: by itself where a tensor's memory was asked
+  // for; where the few bytes of the tensor itself were, operator new cannot know of the cache.
   std::vector<at::Tensor> small;
-  try {
-    for (;;) small.push_back(Bytes(32 * kKiB));
-  } catch (const c10::OutOfMemoryError&) {
-    if (static_cast<int64_t>(small.size()) * 32 * kKiB < 200 * kMiB) std::_Exit(5);
-  } catch (const std::bad_alloc&) {  // the tensor's own few bytes, or the list's
-    if (static_cast<int64_t>(small.size()) * 32 * kKiB < 200 * kMiB) std::_Exit(5);
+  small.reserve(1 << 14);
+  bool released = false;
+  for (bool going_on = true; going_on;) {
+    try {
+      small.push_back(Bytes(32 * kKiB));
+    } catch (const c10::OutOfMemoryError&) {
+      going_on = false;
+    } catch (const std::bad_alloc&) {
+      going_on = !released;
+      ReleaseCache();
+      released = true;
+    }
   }
+  if (static_cast<int64_t>(small.size()) * 32 * kKiB < 200 * kMiB) std::_Exit(5);
   small.clear();
   std::_Exit(Bytes(32 * kKiB).defined() ? 0 : 6);
 }
