@@ -1,6 +1,7 @@
 #include "memory/diagnosis.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -16,7 +17,7 @@ bool IsSignificant(int64_t bytes, const OomMessage& m) { return bytes >= *m.capa
 
 std::string Percent(int64_t part, int64_t whole) {
   const double percent = 100 * static_cast<double>(part) / static_cast<double>(whole);
-  return std::to_string(static_cast<int64_t>(percent + 0.5)) + " %";
+  return std::to_string(std::llround(percent)) + " %";
 }
 
 std::string ListProcesses(const OomMessage& m, const char* separator, bool with_bytes) {

@@ -598,8 +598,7 @@ const std::vector<std::string>& KnownOomMessages() {
   static const std::vector<std::string> kKnown = {
       "\"CUDA out of memory. Tried to allocate ...\" of any PyTorch (also HIP, XPU, MPS)",
       "\"CUDA error: out of memory\", CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED",
-      "\"DefaultCPUAllocator: can't allocate memory\", std::bad_alloc, numpy's \"Unable to "
-      "allocate\"",
+      "\"DefaultCPUAllocator: can't allocate memory\", std::bad_alloc, numpy's MemoryError",
       "kinefit's own \"out of memory: tried to allocate ... of the budget\"",
       "the kernel's \"Out of memory: Killed process\", Slurm's oom_kill, OOMKilled",
       "\"Killed\", exit code 137, exitcode -9, SIGKILL",
