@@ -7,12 +7,15 @@
 
 #include "apps/kinefit/commands.h"
 #include "apps/kinefit/log_input.h"
+#include "apps/kinefit/run_setup.h"
 #include "config/load.h"
 #include "config/validate.h"
 #include "files/error.h"
 #include "memory/bytes.h"
 #include "memory/diagnosis.h"
+#include "memory/format_plan.h"
 #include "memory/plan.h"
+#include "train/step_rehearsal.h"
 
 namespace kinefit {
 namespace {
@@ -34,6 +37,15 @@ struct Planned {
   std::string basis;                // where the budget comes from, one sentence
 };
 
+PlanReport PlanWithin(const Config& config, int64_t budget) {
+  PlanRequest request;
+  request.budget = budget;
+  request.margin = config.memory.margin;
+  request.exact = config.memory.exact;
+  request.details = true;
+  return MakePlan(config, request, RehearseStep);
+}
+
 // The diagnosis whose process has the least memory to plan with: all ranks need the same.
 const Diagnosis* Tightest(const std::vector<Diagnosis>& diagnoses) {
   const Diagnosis* least = nullptr;
@@ -51,29 +63,30 @@ std::optional<Planned> PlanFor(const Arguments& arguments,
   LoadedConfig loaded = LoadConfig(arguments.config.path, arguments.config.overrides);
   Config& config = loaded.config;
   Validate(config, &loaded.provenance);
+  SetThreads(config);
   Planned planned;
   const Diagnosis* d = Tightest(diagnoses);
   if (d == nullptr) {
     if (!std::any_of(diagnoses.begin(), diagnoses.end(), IsHostMemory)) return std::nullopt;
     config.device = "cpu";
-    planned.now = MakePlan(config, DefaultBudget(config));
+    planned.now = PlanWithin(config, DefaultBudget(config));
     planned.basis =
         "The budget is this machine's memory; on the one where it failed it may differ.";
     return planned;
   }
   if (d->cause == OomCause::kBudget) {
-    planned.now = MakePlan(config, *d->available);
+    planned.now = PlanWithin(config, *d->available);
     planned.basis = "The budget is the one in the message.";
     return planned;
   }
   config.device = "cuda";
-  planned.now = MakePlan(config, *d->available);
+  planned.now = PlanWithin(config, *d->available);
   planned.basis = "The budget is what the message of line " + std::to_string(d->message.line) +
                   " leaves this process: " + FormatAmount(*d->message.capacity) + " less " +
                   FormatAmount(*d->message.capacity - *d->available) +
                   " in which it has no tensors.";
   if (d->if_alone && *d->if_alone > *d->available + *d->message.capacity / 100) {
-    planned.alone = MakePlan(config, *d->if_alone);
+    planned.alone = PlanWithin(config, *d->if_alone);
   }
   return planned;
 }
@@ -179,20 +192,7 @@ std::string PlannedText(const Arguments& arguments, const std::optional<Planned>
   }
   text += Wrap(planned->basis, 2);
   if (planned->alone) {
-    const BatchPlan& chosen = planned->alone->chosen;
-    std::string sentence =
-        "With the GPU to itself (" + FormatAmount(planned->alone->budget) + ") the configuration ";
-    if (planned->alone->fits()) {
-      sentence +=
-          "fits as written: it needs " + FormatAmount(planned->alone->as_written.peak) + ".";
-    } else if (chosen.batch_size == 0) {
-      sentence += "would not fit either, not even one clip at a time.";
-    } else {
-      sentence += "would not fit as written either, but would with batch " +
-                  std::to_string(chosen.batch_size) + " x " + std::to_string(chosen.accumulate) +
-                  " accumulated.";
-    }
-    text += Wrap(sentence, 2);
+    text += Wrap("With the GPU to itself, " + PlanParagraph(*planned->alone) + ".", 2);
   }
   return text + "\n" + FormatPlan(planned->now);
 }
@@ -276,16 +276,22 @@ Json DiagnosisJson(const Diagnosis& d) {
 }
 
 Json PlanJson(const PlanReport& report) {
-  const auto batch = [](const BatchPlan& plan) {
-    return Json{
-        {"batch_size", plan.batch_size}, {"accumulate", plan.accumulate}, {"peak", plan.peak}};
+  const auto way = [](const Plan& plan) {
+    return Json{{"batch_size", plan.batch_size},
+                {"accumulate", plan.accumulate},
+                {"recompute", plan.recompute},
+                {"precision", plan.precision},
+                {"peak", plan.peak},
+                {"need", plan.need},
+                {"changes", plan.changes}};
   };
-  return {{"device", report.device},
-          {"precision", report.precision},
-          {"budget", report.budget},
-          {"fits", report.fits()},
-          {"as_written", batch(report.as_written)},
-          {"chosen", batch(report.chosen)}};
+  Json json = {{"device", report.device},
+               {"budget", report.request.budget},
+               {"fits", report.fits()},
+               {"as_written", way(report.as_written)},
+               {"chosen", nullptr}};
+  if (report.chosen >= 0) json["chosen"] = way(report.plans.at(static_cast<size_t>(report.chosen)));
+  return json;
 }
 
 std::string ReportJson(const Arguments& arguments, const LogInput& input,

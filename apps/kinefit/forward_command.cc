@@ -26,6 +26,7 @@ struct Arguments {
 
 int RunForward(const Arguments& arguments) {
   const Config config = LoadConfig(arguments.config, arguments.overrides).config;
+  ApplyMemoryBudget(config);
   const std::unique_ptr<Network> network = MakeNetwork(config.model, at::TensorOptions(at::kFloat));
   const CheckpointDict file = ReadCheckpoint(arguments.checkpoint);
   const LoadReport report =

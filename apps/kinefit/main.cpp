@@ -5,9 +5,11 @@
 #include <cstdlib>
 #include <exception>
 #include <new>
+#include <string>
 
 #include "apps/kinefit/commands.h"
 #include "files/error.h"
+#include "memory/cpu_allocator.h"
 
 namespace kinefit {
 
@@ -28,10 +30,11 @@ namespace {
 void LetIdleThreadsSleep(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY") != nullptr) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
-  execv("/proc/self/exe", argv);         // returns only if it failed; then it is merely slower
+  execv("/proc/self/exe", argv);  // returns only if it failed; then it is merely slower
 }
 
 int Run(int argc, char** argv) {
+  InstallCpuAllocator();  // before the first tensor
   CLI::App app(
       "kinefit trains and runs two-stream human action recognition: RGB video and 2D skeletons,\n"
       "seen together by one network. `kinefit COMMAND --help` explains each command;\n"
@@ -60,6 +63,12 @@ int Run(int argc, char** argv) {
   return exit_code;
 }
 
+int ReportOutOfMemory(const std::string& what) {
+  std::fprintf(stderr, "kinefit: %s\n  to do: `kinefit plan CONFIG` shows what fits\n",
+               what.c_str());
+  return kExitFailed;
+}
+
 }  // namespace
 }  // namespace kinefit
 
@@ -70,10 +79,10 @@ int main(int argc, char** argv) {
   } catch (const kinefit::Error& error) {
     std::fprintf(stderr, "kinefit: %s\n", error.what());
     return kinefit::kExitBadInput;
+  } catch (const c10::OutOfMemoryError& error) {
+    return kinefit::ReportOutOfMemory(error.msg());
   } catch (const std::bad_alloc&) {
-    std::fprintf(stderr,
-                 "kinefit: out of memory\n  to do: `kinefit plan CONFIG` shows what fits\n");
-    return kinefit::kExitFailed;
+    return kinefit::ReportOutOfMemory("out of memory");
   } catch (const c10::Error& error) {
     std::fprintf(stderr, "kinefit: internal error in a tensor operation: %s\n",
                  error.what_without_backtrace());

@@ -2,11 +2,14 @@
 #include <memory>
 
 #include "apps/kinefit/commands.h"
+#include "apps/kinefit/run_setup.h"
 #include "config/load.h"
 #include "config/validate.h"
 #include "files/error.h"
 #include "memory/bytes.h"
+#include "memory/format_plan.h"
 #include "memory/plan.h"
+#include "train/step_rehearsal.h"
 
 namespace kinefit {
 namespace {
@@ -15,14 +18,25 @@ struct Arguments {
   ConfigArguments config;
   std::string memory;
   std::string in_use;
+  std::string margin;
   int64_t batch = 0;
+  bool exact = false;
 };
 
-int RunPlan(const Arguments& arguments) {
-  LoadedConfig loaded = LoadConfig(arguments.config.path, arguments.config.overrides);
-  Config& config = loaded.config;
-  Validate(config, &loaded.provenance);
-  if (arguments.batch > 0) config.train.batch_size = arguments.batch;
+// "5%" or "0.05".
+double ParseShare(const std::string& text) {
+  char* end = nullptr;
+  double share = std::strtod(text.c_str(), &end);
+  const std::string unit = end;
+  if (unit == "%") share /= 100;
+  if (end == text.c_str() || (!unit.empty() && unit != "%") || !(share >= 0 && share < 1)) {
+    throw Error("\"" + text + "\" is no share of the memory", "--margin",
+                "write a percentage below 100, for example 5%");
+  }
+  return share;
+}
+
+int64_t Budget(const Arguments& arguments, const Config& config) {
   int64_t budget =
       arguments.memory.empty() ? DefaultBudget(config) : ParseBytes(arguments.memory, "--memory");
   if (budget <= 0) {
@@ -33,7 +47,21 @@ int RunPlan(const Arguments& arguments) {
   if (budget <= 0) {
     throw Error("--in-use leaves nothing of the memory", "", "give the memory of the whole device");
   }
-  std::fputs(FormatPlan(MakePlan(config, budget)).c_str(), stdout);
+  return budget;
+}
+
+int RunPlan(const Arguments& arguments) {
+  LoadedConfig loaded = LoadConfig(arguments.config.path, arguments.config.overrides);
+  Config& config = loaded.config;
+  Validate(config, &loaded.provenance);
+  SetThreads(config);
+  if (arguments.batch > 0) config.train.batch_size = arguments.batch;
+  PlanRequest request;
+  request.budget = Budget(arguments, config);
+  request.margin = arguments.margin.empty() ? config.memory.margin : ParseShare(arguments.margin);
+  request.exact = arguments.exact || config.memory.exact;
+  request.details = true;
+  std::fputs(FormatPlan(MakePlan(config, request, RehearseStep)).c_str(), stdout);
   return kExitOk;
 }
 
@@ -49,6 +77,10 @@ void AddPlanCommand(CLI::App& app, int* exit_code) {
   command->add_option("--in-use", arguments->in_use, "of which others already hold so much");
   command->add_option("-b,--batch", arguments->batch, "micro-batch instead of train.batch_size")
       ->check(CLI::Range(1, 1 << 20));
+  command->add_option("--margin", arguments->margin,
+                      "share of the memory to leave free, e.g. 5% (memory.margin)");
+  command->add_flag("--exact", arguments->exact,
+                    "choose only a plan that changes nothing in the mathematics (memory.exact)");
   command->callback([=] { *exit_code = RunPlan(*arguments); });
 }
 

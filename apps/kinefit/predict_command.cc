@@ -22,6 +22,7 @@ struct Arguments {
 int RunPredict(const Arguments& arguments) {
   Predictor predictor(arguments.checkpoint, arguments.overrides);
   SetThreads(predictor.config());
+  ApplyMemoryBudget(predictor.config());
   const std::vector<Prediction> predictions =
       predictor.Predict(arguments.video, arguments.pose, arguments.clips, arguments.top);
   std::vector<std::vector<std::string>> rows = {{"class", "name", "score"}};

@@ -11,12 +11,18 @@
 
 #include "checkpoint/checkpoint.h"
 #include "files/error.h"
+#include "memory/cpu_allocator.h"
+#include "memory/plan.h"
 
 namespace kinefit {
 
 void SetThreads(const Config& config) {
   const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   at::set_num_threads(config.threads > 0 ? static_cast<int>(config.threads) : cores);
+}
+
+void ApplyMemoryBudget(const Config& config) {
+  SetMemoryBudget(config.device == "cpu" ? DefaultBudget(config) : 0);
 }
 
 at::TensorOptions NetworkOptions(const Config& config) {

@@ -14,6 +14,11 @@ namespace kinefit {
 // Uses config.threads threads for tensor operations (0: one per core).
 void SetThreads(const Config& config);
 
+// Lets CPU tensors have what the run may use (memory.budget, else what the machine has) and no
+// more: beyond that c10::OutOfMemoryError is thrown, where the system would kill the program. On a
+// GPU the budget is not for CPU tensors: there is none then. Throws Error for a malformed budget.
+void ApplyMemoryBudget(const Config& config);
+
 // float32 on config.device. Throws Error if that device does not exist here.
 at::TensorOptions NetworkOptions(const Config& config);
 

@@ -48,6 +48,7 @@ int RunTest(const Arguments& arguments) {
   const Config& config = loaded.config;
   Validate(config, &loaded.provenance);
   SetThreads(config);
+  ApplyMemoryBudget(config);
   std::string split = arguments.split;
   if (split.empty()) split = config.data.test_split;
   if (split.empty()) split = config.data.val_split;

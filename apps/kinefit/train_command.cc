@@ -14,11 +14,13 @@
 #include "evaluate/evaluate.h"
 #include "evaluate/results.h"
 #include "files/error.h"
+#include "memory/format_plan.h"
 #include "memory/plan.h"
 #include "model/network.h"
 #include "report/format.h"
 #include "report/json_log.h"
 #include "report/progress.h"
+#include "train/step_rehearsal.h"
 #include "train/trainer.h"
 
 namespace kinefit {
@@ -123,11 +125,35 @@ Dataset LoadSplit(const Config& config, const std::string& split, const std::str
   return dataset;
 }
 
+// Makes the run fit into memory as memory.plan says.
+void PlanMemory(Config& config, RunReporter& reporter) {
+  PlanRequest request;
+  request.budget = DefaultBudget(config);
+  request.margin = config.memory.margin;
+  request.exact = config.memory.exact;
+  if (config.memory.plan == "off" || request.budget <= 0) {
+    if (config.memory.recompute == "auto") config.memory.recompute = "lean";
+    return;
+  }
+  const PlanReport report = MakePlan(config, request, RehearseStep);
+  const bool possible = report.fits() || (config.memory.plan == "auto" && report.chosen >= 0);
+  if (!possible) {
+    throw Error("the training step does not fit into memory: " + PlanParagraph(report),
+                "memory.plan = \"" + config.memory.plan + "\"",
+                config.memory.plan == "auto"
+                    ? "give it more memory, or make the network, the clips or data.crop smaller"
+                    : "set memory.plan = \"auto\", or see `kinefit plan` for what would fit");
+  }
+  reporter.OnMessage(PlanParagraph(report));
+  Apply(report.plans[static_cast<size_t>(report.chosen)], &config);
+}
+
 int RunTrain(const ConfigArguments& arguments) {
   LoadedConfig loaded = LoadConfig(arguments.path, arguments.overrides);
   Config& config = loaded.config;
   ValidateTraining(config, &loaded.provenance);
   SetThreads(config);
+  ApplyMemoryBudget(config);
   PrepareWorkDir(config.train.work_dir);
 
   Progress progress(std::cout, DetectTerminal(STDOUT_FILENO), config.train.log_every);
@@ -139,11 +165,12 @@ int RunTrain(const ConfigArguments& arguments) {
   if (config.train.val_every > 0) {
     val_set = LoadSplit(config, config.data.val_split, "validation", reporter);
   }
-  const int64_t budget = DefaultBudget(config);
-  if (budget > 0) reporter.OnMessage(ApplyPlan(config, budget));
+  PlanMemory(config, reporter);
 
   const std::unique_ptr<Network> network = MakeNetwork(config.model, NetworkOptions(config));
   InitialiseNetwork(*network, config.model, static_cast<uint64_t>(config.seed));
+  network->SetRecompute(
+      ParseRecompute(config.memory.recompute, network->Segments(), "memory.recompute"));
   const auto validate = [&](Network& trained) {
     const EvaluationResult result = Evaluate(
         trained, val_set, config, config.eval.val_clips, false, [&](int64_t done, int64_t total) {
@@ -188,6 +215,7 @@ void AddTrainCommand(CLI::App& app, int* exit_code) {
   auto arguments = std::make_shared<ConfigArguments>();
   auto work_dir = std::make_shared<std::string>();
   auto resume = std::make_shared<std::string>();
+  auto budget = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand(
       "train", "train a network; the same command continues a run that was stopped or killed");
   AddConfigArguments(command, arguments.get());
@@ -196,10 +224,13 @@ void AddTrainCommand(CLI::App& app, int* exit_code) {
   command->add_option("--resume", *resume,
                       "auto: newest valid checkpoint in the work dir; never; or a checkpoint "
                       "(train.resume)");
+  command->add_option("--memory-budget", *budget,
+                      "memory the run may use, e.g. 6GiB (memory.budget)");
   command->callback([=] {
     ConfigArguments all = *arguments;
     if (!work_dir->empty()) all.overrides.push_back("train.work_dir=" + QuoteToml(*work_dir));
     if (!resume->empty()) all.overrides.push_back("train.resume=" + QuoteToml(*resume));
+    if (!budget->empty()) all.overrides.push_back("memory.budget=" + QuoteToml(*budget));
     *exit_code = RunTrain(all);
   });
 }

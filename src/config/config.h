@@ -203,7 +203,13 @@ struct EvalConfig {
 };
 
 struct MemoryConfig {
-  std::string budget;  // "" = what the device has; "6GiB"
+  std::string budget;         // "" = what the device has; "6GiB"
+  std::string plan = "auto";  // "auto", "as-written", "off"
+  // What is computed again in the backward pass instead of kept: "auto", "none", "lean", "light",
+  // "block", "stage", "full", or one of these with exceptions (model/recompute.h).
+  std::string recompute = "auto";
+  double margin = 0.03;  // share of the budget that a plan leaves free
+  bool exact = false;    // only plans that change nothing in the mathematics
 };
 
 struct Config {

@@ -334,6 +334,19 @@ void AddEval(const ConfigLines<EvalConfig>& add) {
       "of the fused classifier's scores in the fused score (pcan)");
 }
 
+void AddMemory(const ConfigLines<MemoryConfig>& add) {
+  using M = MemoryConfig;
+  add("budget", &M::budget, Anything(),
+      "memory a run may use, such as \"6GiB\"; \"\" = all there is");
+  add("plan", &M::plan, OneOf({"auto", "as-written", "off"}),
+      "auto: make the run fit; as-written: refuse one that does not; off: do not look");
+  add("recompute", &M::recompute, Anything(),
+      "what is computed again instead of kept: auto, none, lean, light, block, stage, full, or one "
+      "of these with exceptions, \"light rgb.layer1=block\"");
+  add("margin", &M::margin, Between(0, 0.9), "share of the memory that a plan leaves free");
+  add("exact", &M::exact, Anything(), "choose only plans that change nothing in the mathematics");
+}
+
 std::vector<OptionOf<Config>> MakeConfigOptions() {
   std::vector<OptionOf<Config>> options;
   const ConfigLines<Config> add(&options, "", [](Config& c) -> Config& { return c; });
@@ -344,8 +357,7 @@ std::vector<OptionOf<Config>> MakeConfigOptions() {
   AddData(add.In("data", &Config::data));
   AddTrain(add.In("train", &Config::train));
   AddEval(add.In("eval", &Config::eval));
-  add.In("memory", &Config::memory)("budget", &MemoryConfig::budget, Anything(),
-                                    "memory a run may use, such as \"6GiB\"; \"\" = all there is");
+  AddMemory(add.In("memory", &Config::memory));
   return options;
 }
 

@@ -9,6 +9,8 @@
 #include <tuple>
 
 #include "memory/convolution_scratch.h"
+#include "memory/trace.h"
+#include "ops/batch_norm.h"
 
 namespace kinefit {
 namespace {
@@ -20,15 +22,29 @@ using OptionalTensor = c10::optional<Tensor>;
 using TensorTriple = std::tuple<Tensor, Tensor, Tensor>;
 
 KernelModel kernel_model = KernelModel::kCpu;
-std::function<void(const Tensor&)> layer_observer;
+// What is allocated while it lives is a kernel's own workspace.
+class WorkspaceScope {
+ public:
+  WorkspaceScope() : trace_(RecordingTrace()) {
+    if (trace_ == nullptr) return;
+    outer_ = trace_->role();
+    if (outer_ == MemoryRole::kActivations) trace_->SetRole(MemoryRole::kWorkspace);
+  }
+  ~WorkspaceScope() {
+    if (trace_ != nullptr) trace_->SetRole(outer_);
+  }
+  WorkspaceScope(const WorkspaceScope&) = delete;
+  WorkspaceScope& operator=(const WorkspaceScope&) = delete;
 
-void Observe(const Tensor& weight) {
-  if (layer_observer && weight.defined()) layer_observer(weight);
-}
+ private:
+  MemoryTrace* trace_;
+  MemoryRole outer_ = MemoryRole::kActivations;
+};
 
 // A meta tensor of so many bytes; undefined for none.
 Tensor Block(int64_t bytes) {
   if (bytes == 0) return {};
+  const WorkspaceScope workspace;
   return at::empty({bytes}, at::TensorOptions().device(at::kMeta).dtype(at::kByte));
 }
 
@@ -171,7 +187,6 @@ TensorTriple Transposed3dBackward(const Tensor& grad_output, const Tensor& input
 Tensor ConvolutionForward(const Tensor& input, const Tensor& weight, const OptionalTensor& bias_,
                           IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                           bool transposed, IntArrayRef output_padding, int64_t groups) {
-  Observe(weight);
   const Convolution conv{stride, padding, dilation, transposed, output_padding, groups};
   const std::vector<int64_t> output = OutputSizes(input, weight, conv);
   const Tensor bias = bias_.value_or(Tensor());
@@ -239,11 +254,10 @@ TensorTriple ConvolutionBackward(const Tensor& grad_output, const Tensor& input,
 
 // ---- Normalisation, activation, pooling ---------------------------------------------------------
 
-TensorTriple BatchNorm(const Tensor& input, const OptionalTensor& weight,
+TensorTriple BatchNorm(const Tensor& input, const OptionalTensor& /*weight*/,
                        const OptionalTensor& /*bias*/, const OptionalTensor& /*running_mean*/,
                        const OptionalTensor& /*running_var*/, bool training, double /*momentum*/,
                        double /*eps*/) {
-  Observe(weight.value_or(Tensor()));
   // Statistics of bfloat16 inputs are float32.
   const auto statistics =
       input.options().dtype(input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
@@ -258,7 +272,7 @@ TensorTriple BatchNorm(const Tensor& input, const OptionalTensor& weight,
   return {output, mean, inverse_std};
 }
 
-TensorTriple BatchNormBackward(const Tensor& grad_output, const Tensor& input,
+TensorTriple BatchNormGradient(const Tensor& grad_output, const Tensor& input,
                                const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
                                const OptionalTensor&, const OptionalTensor&, bool /*train*/,
                                double /*eps*/, std::array<bool, 3> mask) {
@@ -336,6 +350,18 @@ Tensor MaskedSelect(const Tensor& self, const Tensor&) {
 
 Tensor& MaskedScatterInPlace(Tensor& self, const Tensor&, const Tensor&) { return self; }
 
+// ---- Optimizers: lists of tensors, in place, without memory of their own
+// -------------------------
+
+void ForeachScalarInPlace(at::TensorList, const at::Scalar&) {}
+void ForeachListInPlace(at::TensorList, at::TensorList, const at::Scalar&) {}
+
+std::vector<Tensor> ForeachNorm(at::TensorList tensors, const at::Scalar&) {
+  std::vector<Tensor> norms;
+  for (const Tensor& tensor : tensors) norms.push_back(at::empty({}, tensor.options()));
+  return norms;
+}
+
 // ---- Registration -------------------------------------------------------------------------------
 
 // LibTorch versions differ in what they have on meta; what is there is left alone.
@@ -361,7 +387,7 @@ void RegisterMetaKernels() {
     Register(*made, "convolution_overrideable", TORCH_FN(ConvolutionForward));
     Register(*made, "convolution_backward_overrideable", TORCH_FN(ConvolutionBackward));
     Register(*made, "native_batch_norm", TORCH_FN(BatchNorm));
-    Register(*made, "native_batch_norm_backward", TORCH_FN(BatchNormBackward));
+    Register(*made, "native_batch_norm_backward", TORCH_FN(BatchNormGradient));
     Register(*made, "relu", TORCH_FN(Relu));
     Register(*made, "relu_", TORCH_FN(ReluInPlace));
     Register(*made, "max_pool3d_with_indices", TORCH_FN(MaxPool3d));
@@ -373,15 +399,17 @@ void RegisterMetaKernels() {
     Register(*made, "masked_select", TORCH_FN(MaskedSelect));
     Register(*made, "masked_scatter_", TORCH_FN(MaskedScatterInPlace));
     Register(*made, "index_select", TORCH_FN(IndexSelect));
+    Register(*made, "_foreach_mul_", TORCH_FN(ForeachScalarInPlace), "Scalar");
+    Register(*made, "_foreach_add_", TORCH_FN(ForeachListInPlace), "List");
+    Register(*made, "_foreach_norm", TORCH_FN(ForeachNorm), "Scalar");
     return made;
   }();
   (void)library;
 }
 
-void SetKernelModel(KernelModel model) { kernel_model = model; }
-
-void SetLayerObserver(std::function<void(const Tensor& weight)> observer) {
-  layer_observer = std::move(observer);
+void SetKernelModel(KernelModel model) {
+  kernel_model = model;
+  SetMetaStandsFor(model == KernelModel::kCpu ? c10::DeviceType::CPU : c10::DeviceType::CUDA);
 }
 
 }  // namespace kinefit

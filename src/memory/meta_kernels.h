@@ -2,8 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <functional>
-
 namespace kinefit {
 
 // Gives LibTorch the kernels it lacks on the meta device, where tensors have shapes but no memory.
@@ -15,9 +13,5 @@ void RegisterMetaKernels();
 // For which device the kernels allocate. On CUDA cuDNN's workspaces are not modelled.
 enum class KernelModel { kCpu, kCuda };
 void SetKernelModel(KernelModel model);
-
-// Called with the weight of each layer that a kernel meets in the forward pass; null: no one.
-// Lets a trace name layers.
-void SetLayerObserver(std::function<void(const at::Tensor& weight)> observer);
 
 }  // namespace kinefit

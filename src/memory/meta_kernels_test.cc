@@ -10,14 +10,14 @@
 #include <string>
 #include <vector>
 
-#include "memory/accounting.h"
+#include "memory/cpu_allocator.h"
 #include "memory/trace.h"
 #include "ops/attention.h"
 
 namespace kinefit {
 namespace {
 
-const bool kInstalled = (InstallAccounting(), true);
+const bool kInstalled = (InstallCpuAllocator(), true);
 
 using Tensors = std::vector<at::Tensor>;
 

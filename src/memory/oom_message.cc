@@ -350,6 +350,12 @@ void Finder::OnTriedToAllocate(size_t at) {
         &message);
     return Add(std::move(message), position, text.substr(0, 120));
   }
+  if (amount && StartsWith(rest, ";") && Contains(rest.substr(0, 40), "areinuse")) {
+    message.kind = OomKind::kHostAllocation;  // kinefit's allocator without a budget
+    message.source = "kinefit";
+    PutBefore(rest, "areinuse", "in use", &message.allocated, &message);
+    return Add(std::move(message), position, text.substr(0, 80));
+  }
   message.source = has_phrase ? DeviceBefore(before.substr(0, phrase)) : "CUDA";
   ReadGpuFigures(before, rest, &message);
   const bool figures = message.capacity || message.allocated || message.free;

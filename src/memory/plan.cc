@@ -1,172 +1,295 @@
 #include "memory/plan.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
-#include <cstdio>
+#include <cmath>
 #include <map>
-#include <sstream>
+#include <utility>
 
-#include "files/error.h"
+#include "memory/solver.h"
+#include "model/network.h"
 
 namespace kinefit {
 namespace {
 
 // Larger micro-batches than this many times the one as written are not looked for.
 constexpr int64_t kSearchFactor = 8;
-constexpr size_t kLayersShown = 10;
+// A micro-batch of one clip takes this much longer per clip than a very large one: kernels have
+// less to share out. Only orders plans.
+constexpr double kSmallBatchCost = 0.05;
+// So many candidates are rehearsed before one is believed to fit.
+constexpr int kMostChecked = 8;
 
-// Rehearsals of one configuration at several batch sizes, each made once.
-class Rehearsals {
+std::vector<std::string> SegmentsOf(const Config& config) {
+  return MakeNetwork(config.model, at::TensorOptions().device(at::kMeta))->Segments();
+}
+
+// Makes the plans of one configuration.
+class Planner {
  public:
-  explicit Rehearsals(Config config) : config_(std::move(config)) {}
-
-  const Rehearsal& At(int64_t batch) {
-    const auto [entry, added] = known_.try_emplace(batch);
-    if (added) entry->second = Rehearse(config_, batch);
-    return entry->second;
+  Planner(const Config& config, const PlanRequest& request, const Rehearse& rehearse)
+      : config_(config),
+        request_(request),
+        rehearse_(rehearse),
+        segments_(SegmentsOf(config)),
+        costs_(CostsOf(config, segments_)) {
+    report_.device = config.device;
+    report_.request = request;
+    report_.budget = static_cast<int64_t>(
+        std::floor(static_cast<double>(request.budget) * (1 - request.margin)));
+    report_.lr = config.train.optimizer.lr;
+    report_.effective_batch = config.train.batch_size * config.train.accumulate;
   }
-  const std::map<int64_t, Rehearsal>& known() const { return known_; }
+
+  PlanReport Run() {
+    const auto start = std::chrono::steady_clock::now();
+    report_.as_written =
+        MakeCandidate(config_.train.batch_size, AsWritten(), config_.train.precision);
+    report_.rehearsal = Check(&report_.as_written);
+    report_.plans = {report_.as_written};
+    if (report_.fits()) {
+      report_.chosen = 0;
+      report_.chosen_rehearsal = report_.rehearsal;
+    }
+    if (!report_.fits() || request_.details) FindPlans();
+    if (request_.details) FindLargestBatch();
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    report_.seconds = elapsed.count();
+    return std::move(report_);
+  }
 
  private:
-  Config config_;
-  std::map<int64_t, Rehearsal> known_;
+  bool chooses() const { return config_.memory.recompute == "auto"; }
+  std::string AsWritten() const { return chooses() ? "lean" : config_.memory.recompute; }
+
+  Rehearsal Ask(int64_t batch, int64_t accumulate, const std::string& recompute,
+                const std::string& precision) {
+    Config config = config_;
+    config.train.batch_size = batch;
+    config.train.accumulate = accumulate;
+    config.train.precision = precision;
+    config.memory.recompute = recompute;
+    ++report_.rehearsals;
+    return rehearse_(config);
+  }
+
+  Plan MakeCandidate(int64_t batch, const std::string& recompute, const std::string& precision) {
+    Plan plan;
+    plan.batch_size = batch;
+    plan.accumulate = report_.effective_batch / batch;
+    plan.recompute = recompute;
+    plan.precision = precision;
+    const auto small = [](int64_t clips) {
+      return 1 + kSmallBatchCost / static_cast<double>(clips);
+    };
+    plan.time =
+        RelativeTime(costs_, ParseRecompute(recompute, segments_, "memory.recompute"), segments_) *
+        small(batch) / small(config_.train.batch_size);
+    if (batch != config_.train.batch_size) {
+      plan.changes.push_back("batch-norm statistics over " + std::to_string(batch) +
+                             " clips at a time instead of " +
+                             std::to_string(config_.train.batch_size));
+    }
+    if (precision != config_.train.precision) plan.changes.push_back("computes in " + precision);
+    return plan;
+  }
+
+  // Rehearses a plan as it is and says whether it fits.
+  Rehearsal Check(Plan* plan) {
+    Rehearsal rehearsal = Ask(plan->batch_size, plan->accumulate, plan->recompute, plan->precision);
+    plan->peak = rehearsal.peak;
+    plan->need = rehearsal.need();
+    plan->fits = plan->need <= report_.budget;
+    return rehearsal;
+  }
+
+  void Estimate(const Rehearsal& rehearsal, Plan* plan) {
+    plan->peak = rehearsal.peak;
+    plan->need = rehearsal.need();
+    plan->fits = plan->need <= report_.budget;
+  }
+
+  std::vector<int64_t> MicroBatches() const {
+    std::vector<int64_t> sizes;
+    for (int64_t b = config_.train.batch_size; b > 0; --b) {
+      if (report_.effective_batch % b == 0) sizes.push_back(b);
+    }
+    if (sizes.empty() || sizes[0] != config_.train.batch_size) {
+      sizes.insert(sizes.begin(), config_.train.batch_size);
+    }
+    return sizes;
+  }
+
+  // All uniform ways of recomputing at some micro-batch: rehearsed at the largest and the smallest,
+  // a straight line in between.
+  UniformRehearsals UniformAt(int64_t batch) {
+    const int64_t written = config_.train.batch_size;
+    UniformRehearsals result;
+    for (const Keep keep : kAllKeeps) {
+      if (batch == written) {
+        result[keep] = Known(keep, written, config_.train.accumulate);
+      } else {
+        result[keep] = Interpolated(Known(keep, 1, 2), 1, Known(keep, written, 2), written, batch);
+      }
+    }
+    return result;
+  }
+
+  const Rehearsal& Known(Keep keep, int64_t batch, int64_t accumulate) {
+    // Memory is the same from two micro-batches on.
+    const auto key = std::make_pair(keep, std::make_pair(batch, std::min<int64_t>(accumulate, 2)));
+    const auto [entry, added] = known_.try_emplace(key);
+    if (added)
+      entry->second = Ask(batch, key.second.second, KeepText(keep), config_.train.precision);
+    return entry->second;
+  }
+
+  void FindPlans() {
+    for (const int64_t batch : MicroBatches()) {
+      if (chooses()) {
+        AddRecomputing(batch);
+      } else if (batch != config_.train.batch_size) {
+        Plan plan = MakeCandidate(batch, AsWritten(), config_.train.precision);
+        Check(&plan);
+        report_.plans.push_back(plan);
+      }
+    }
+    Choose();
+    if (request_.details && config_.train.precision == "fp32") AddBfloat16();
+    Sort();
+  }
+
+  void AddRecomputing(int64_t batch) {
+    const UniformRehearsals uniform = UniformAt(batch);
+    for (const Keep keep : kAllKeeps) {
+      if (batch == config_.train.batch_size && keep == Keep::kConvolutions) continue;  // as written
+      Plan plan = MakeCandidate(batch, KeepText(keep), config_.train.precision);
+      Estimate(uniform.at(keep), &plan);
+      report_.plans.push_back(plan);
+    }
+    AddSolved(batch, uniform);
+  }
+
+  // The solver's plan if it is not a uniform one. Its model is checked by a rehearsal; where that
+  // says more, the budget it is given shrinks by as much.
+  void AddSolved(int64_t batch, const UniformRehearsals& uniform) {
+    const Rehearsal& lean = uniform.at(Keep::kConvolutions);
+    if (lean.need() <= report_.budget) return;
+    // On a GPU cache and context come on top of what is allocated.
+    int64_t budget = report_.budget - (lean.need() - lean.peak);
+    for (int attempt = 0; attempt < 3; ++attempt) {
+      Recompute best;
+      if (!Solve(uniform, costs_, segments_, budget, &best)) return;
+      Plan plan = MakeCandidate(batch, RecomputeText(best, segments_), config_.train.precision);
+      Check(&plan);
+      if (plan.fits || attempt == 2) {
+        report_.plans.push_back(plan);
+        return;
+      }
+      budget -= plan.need - report_.budget;
+    }
+  }
+
+  void AddBfloat16() {
+    Plan plan = MakeCandidate(config_.train.batch_size, AsWritten(), "bf16");
+    Check(&plan);
+    report_.plans.push_back(plan);
+  }
+
+  void Sort() {
+    const Plan chosen =
+        report_.chosen < 0 ? Plan() : report_.plans[static_cast<size_t>(report_.chosen)];
+    std::stable_sort(report_.plans.begin(), report_.plans.end(), [](const Plan& a, const Plan& b) {
+      return a.time != b.time ? a.time < b.time : a.changes.size() < b.changes.size();
+    });
+    for (size_t i = 0; report_.chosen >= 0 && i < report_.plans.size(); ++i) {
+      const Plan& plan = report_.plans[i];
+      if (plan.batch_size == chosen.batch_size && plan.recompute == chosen.recompute &&
+          plan.precision == chosen.precision) {
+        report_.chosen = static_cast<int>(i);
+      }
+    }
+  }
+
+  // The fastest plan that fits, the estimate confirmed by a rehearsal. As written, if that fits.
+  void Choose() {
+    if (report_.fits()) return;
+    Sort();
+    int checked = 0;
+    for (size_t i = 0; i < report_.plans.size() && checked < kMostChecked; ++i) {
+      Plan& plan = report_.plans[i];
+      if (!plan.fits || (request_.exact && !plan.changes.empty())) continue;
+      ++checked;
+      Rehearsal rehearsal = Check(&plan);
+      if (!plan.fits) continue;
+      report_.chosen = static_cast<int>(i);
+      report_.chosen_rehearsal = std::move(rehearsal);
+      return;
+    }
+  }
+
+  void FindLargestBatch() {
+    report_.largest_tried = config_.train.batch_size * kSearchFactor;
+    std::map<int64_t, int64_t> needs = {{config_.train.batch_size, report_.as_written.need}};
+    const auto need = [&](int64_t batch) {
+      const auto [entry, added] = needs.try_emplace(batch);
+      if (added) {
+        entry->second =
+            Ask(batch, config_.train.accumulate, AsWritten(), config_.train.precision).need();
+      }
+      return entry->second;
+    };
+    report_.largest_batch =
+        LargestFitting(need, report_.budget,
+                       report_.fits() ? report_.largest_tried : config_.train.batch_size - 1);
+  }
+
+  const Config& config_;
+  const PlanRequest& request_;
+  const Rehearse& rehearse_;
+  std::vector<std::string> segments_;
+  SegmentCosts costs_;
+  std::map<std::pair<Keep, std::pair<int64_t, int64_t>>, Rehearsal> known_;
+  PlanReport report_;
 };
-
-// The largest divisor of the effective batch that fits with as many accumulations as it then takes.
-BatchPlan ChooseBatch(const Config& config, int64_t budget) {
-  const int64_t effective = config.train.batch_size * config.train.accumulate;
-  Config accumulating = config;
-  accumulating.train.accumulate = 2;  // memory is the same from two on
-  Rehearsals rehearsals(accumulating);
-  const int64_t limit = LargestFitting([&](int64_t batch) { return rehearsals.At(batch).peak; },
-                                       budget, std::min(config.train.batch_size, effective - 1));
-  for (int64_t batch = limit; batch > 0; --batch) {
-    if (effective % batch != 0) continue;
-    return {batch, effective / batch, rehearsals.At(batch).peak};
-  }
-  return {};
-}
-
-std::string Gib(int64_t bytes) {
-  std::array<char, 32> text{};
-  const auto value = static_cast<double>(bytes);
-  if (bytes < int64_t{1} << 30) {
-    std::snprintf(text.data(), text.size(), "%.1f MiB", value / 0x1p20);
-  } else {
-    std::snprintf(text.data(), text.size(), "%.2f GiB", value / 0x1p30);
-  }
-  return text.data();
-}
-
-std::string Row(const std::string& name, int64_t bytes, int64_t of) {
-  std::array<char, 160> text{};
-  std::snprintf(text.data(), text.size(), "  %-44s %12s %5.1f %%\n", name.c_str(),
-                Gib(bytes).c_str(), 100.0 * static_cast<double>(bytes) / static_cast<double>(of));
-  return text.data();
-}
-
-std::string Batch(const BatchPlan& plan) {
-  std::string text = "batch " + std::to_string(plan.batch_size);
-  if (plan.accumulate > 1) text += " x " + std::to_string(plan.accumulate) + " accumulated";
-  return text;
-}
-
-std::string Breakdown(const Rehearsal& rehearsal) {
-  std::string text = Row("activations and temporaries", rehearsal.activations, rehearsal.peak);
-  text += Row("weights and buffers", rehearsal.weights, rehearsal.peak);
-  text += Row("gradients (at that moment)", rehearsal.gradients, rehearsal.peak);
-  text += Row("optimizer state", rehearsal.optimizer, rehearsal.peak);
-  text += Row("input and prefetched batches", rehearsal.input, rehearsal.peak);
-  return text;
-}
-
-std::string Verdict(const PlanReport& report) {
-  if (report.fits()) return "It fits as written.\n";
-  if (report.chosen.batch_size == 0) {
-    return "It does not fit, and neither does a single clip.\n";
-  }
-  return "It does not fit as written. The same training that fits: " + Batch(report.chosen) +
-         ", peak " + Gib(report.chosen.peak) +
-         ".\nEffective batch and learning rate stay as they are; batch-norm statistics are then "
-         "taken per micro-batch of " +
-         std::to_string(report.chosen.batch_size) + ".\n";
-}
 
 }  // namespace
 
-PlanReport MakePlan(const Config& config, int64_t budget) {
-  const auto start = std::chrono::steady_clock::now();
-  PlanReport report;
-  report.device = config.device;
-  report.precision = config.train.precision;
-  report.budget = budget;
-  Rehearsals rehearsals(config);
-  report.rehearsal = rehearsals.At(config.train.batch_size);
-  report.as_written = {config.train.batch_size, config.train.accumulate, report.rehearsal.peak};
-  report.chosen = report.fits() ? report.as_written : ChooseBatch(config, budget);
-  report.largest_tried = config.train.batch_size * kSearchFactor;
-  report.largest_batch =
-      LargestFitting([&](int64_t batch) { return rehearsals.At(batch).peak; }, budget,
-                     report.fits() ? report.largest_tried : config.train.batch_size - 1);
-  for (const auto& [batch, rehearsal] : rehearsals.known()) {
-    report.peaks.emplace_back(batch, rehearsal.peak);
-  }
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  report.seconds = elapsed.count();
-  return report;
+PlanReport MakePlan(const Config& config, const PlanRequest& request, const Rehearse& rehearse) {
+  return Planner(config, request, rehearse).Run();
 }
 
-std::string FormatPlan(const PlanReport& report) {
-  std::ostringstream text;
-  text << Batch(report.as_written) << " on " << report.device << ", " << report.precision
-       << ": peak " << Gib(report.as_written.peak) << " of " << Gib(report.budget) << "\n";
-  text << Breakdown(report.rehearsal);
-  const auto& layers = report.rehearsal.layers;
-  text << "\nLargest layers at the peak\n";
-  for (size_t i = 0; i < std::min(kLayersShown, layers.size()); ++i) {
-    text << Row(layers[i].name, layers[i].bytes, report.rehearsal.peak);
-  }
-  text << "\nPeak by micro-batch\n";
-  for (const auto& [batch, peak] : report.peaks)
-    text << Row(std::to_string(batch), peak, report.budget);
-  text << "\nLargest micro-batch that fits: " << report.largest_batch
-       << (report.largest_batch == report.largest_tried ? " or more" : "") << "\n";
-  text << Verdict(report);
-  if (report.precision != "fp32") {
-    text << "16-bit precision is not modelled yet: the figures are those of fp32.\n";
-  }
-  if (report.device != "cpu") {
-    text << "Not included on a GPU: its context, the library's workspaces and the allocator's "
-            "cache.\n";
-  }
-  char seconds[64];
-  std::snprintf(seconds, sizeof seconds, "Planned in %.2f s.\n", report.seconds);
-  text << seconds;
-  return text.str();
+void Apply(const Plan& plan, Config* config) {
+  config->train.batch_size = plan.batch_size;
+  config->train.accumulate = plan.accumulate;
+  config->train.precision = plan.precision;
+  config->memory.recompute = plan.recompute;
 }
 
-std::string ApplyPlan(Config& config, int64_t budget) {
-  const Rehearsal as_written = Rehearse(config, config.train.batch_size);
-  const BatchPlan written = {config.train.batch_size, config.train.accumulate, as_written.peak};
-  const std::string need = Batch(written) + " needs " + Gib(written.peak) + " of " + Gib(budget);
-  if (written.peak <= budget) return "memory: " + need + "; it fits as written.";
-  const BatchPlan chosen = ChooseBatch(config, budget);
-  if (chosen.batch_size == 0) {
-    throw Error(
-        "the training step does not fit into memory, not even with one clip at a time: " + need,
-        "memory.budget",
-        "give it more memory, or make the network, the clips or data.crop smaller");
+std::vector<Plan> Fallbacks(const PlanReport& report, const Plan& current) {
+  // Each is the fastest of those that need a tenth less than the one before.
+  constexpr double kStep = 0.9;
+  std::vector<Plan> sorted;
+  for (const Plan& plan : report.plans) {
+    if (plan.precision != current.precision) continue;
+    if (report.request.exact && !plan.changes.empty()) continue;
+    sorted.push_back(plan);
   }
-  config.train.batch_size = chosen.batch_size;
-  config.train.accumulate = chosen.accumulate;
-  return "memory: " + need + " and would not fit. Training " + Batch(chosen) +
-         " instead, which needs " + Gib(chosen.peak) + ": effective batch " +
-         std::to_string(chosen.batch_size * chosen.accumulate) +
-         " and learning rate are as configured. What differs: batch-norm statistics are taken "
-         "over " +
-         std::to_string(chosen.batch_size) + " clips at a time instead of " +
-         std::to_string(written.batch_size) + ".";
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const Plan& a, const Plan& b) { return a.time < b.time; });
+  std::vector<Plan> chain;
+  double limit = static_cast<double>(current.need) * kStep;
+  for (const Plan& plan : sorted) {
+    if (static_cast<double>(plan.need) > limit) continue;
+    chain.push_back(plan);
+    limit = static_cast<double>(plan.need) * kStep;
+  }
+  // The last resort is whatever needs least.
+  const auto least = std::min_element(sorted.begin(), sorted.end(),
+                                      [](const Plan& a, const Plan& b) { return a.need < b.need; });
+  const int64_t last = chain.empty() ? current.need : chain.back().need;
+  if (least != sorted.end() && least->need < last) chain.push_back(*least);
+  return chain;
 }
 
 }  // namespace kinefit

@@ -1,8 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "config/config.h"
@@ -10,44 +10,60 @@
 
 namespace kinefit {
 
-// Micro-batches of one optimizer step.
-struct BatchPlan {
+// One way of running the optimizer steps of a configuration.
+struct Plan {
   int64_t batch_size = 0;  // clips per micro-batch
   int64_t accumulate = 1;  // micro-batches per step
-  int64_t peak = 0;        // bytes
+  std::string recompute;   // as memory.recompute, e.g. "light rgb.layer1=block"
+  std::string precision;   // as train.precision
+  int64_t peak = 0;        // bytes allocated at once
+  int64_t need = 0;        // bytes the device must have: on a GPU also cache and context
+  double time = 1;         // of a step, relative to the plain composition as written; an estimate
+  std::vector<std::string> changes;  // what it changes in the mathematics; empty: nothing
+  bool fits = false;
+};
+
+struct PlanRequest {
+  int64_t budget = 0;    // bytes
+  double margin = 0;     // share of the budget to leave free
+  bool exact = false;    // choose only plans that change nothing in the mathematics
+  bool details = false;  // also the alternatives that only `kinefit plan` shows
 };
 
 // What a configuration needs, and how it can be trained within a budget.
 struct PlanReport {
   std::string device;
-  std::string precision;
-  int64_t budget = 0;  // bytes
-  BatchPlan as_written;
-  Rehearsal rehearsal;        // of the configuration as written
-  int64_t largest_batch = 0;  // largest micro-batch that fits with accumulate as written; 0 = none
-  // Nothing was tried beyond: the true largest batch may be more.
-  int64_t largest_tried = 0;
-  std::vector<std::pair<int64_t, int64_t>> peaks;  // (batch size, peak), ascending
-  // The largest micro-batch that fits and keeps the effective batch; equal to as_written if that
-  // fits. batch_size = 0: not even one clip fits.
-  BatchPlan chosen;
+  PlanRequest request;
+  int64_t budget = 0;  // bytes, the margin taken off
+  Plan as_written;
+  Rehearsal rehearsal;         // of the configuration as written
+  int64_t largest_batch = 0;   // largest micro-batch that fits as written otherwise; 0 = none
+  int64_t largest_tried = 0;   // nothing was tried beyond: the true largest may be more
+  std::vector<Plan> plans;     // that train the same thing, fastest first; as_written among them
+  int chosen = -1;             // the fastest of them that fits, -1: none does
+  Rehearsal chosen_rehearsal;  // if one does
+  double lr = 0;               // as configured
+  int64_t effective_batch = 0;
+  int64_t rehearsals = 0;
   double seconds = 0;  // how long the planning took
 
-  bool fits() const { return as_written.peak <= budget; }
+  bool fits() const { return as_written.fits; }
 };
 
-// Rehearses `config` as written and, if it does not fit into `budget` bytes, the micro-batches that
-// divide its effective batch. Takes seconds at most; allocates nothing of the step's size.
-PlanReport MakePlan(const Config& config, int64_t budget);
+// Rehearses one step of a configuration as it stands.
+using Rehearse = std::function<Rehearsal(const Config&)>;
 
-// What `kinefit plan` prints: the breakdown by role, the ten largest layers, peaks per batch size,
-// and what to do. Several lines, each ended by a newline.
-std::string FormatPlan(const PlanReport& report);
+// Plans `config` within a budget: rehearses it as written and, where that does not fit or details
+// are wanted, with what is recomputed and with micro-batches that divide its effective batch.
+// Takes seconds at most; allocates nothing of the step's size.
+PlanReport MakePlan(const Config& config, const PlanRequest& request, const Rehearse& rehearse);
 
-// Makes `config` fit: if it does not as written, sets train.batch_size and train.accumulate so that
-// the effective batch stays. Returns one paragraph that says what is needed and what was done.
-// Throws Error if not even one clip fits.
-std::string ApplyPlan(Config& config, int64_t budget);
+// Puts a plan into the configuration.
+void Apply(const Plan& plan, Config* config);
+
+// Plans to go on with, in this order, when memory runs out under `current` all the same: each needs
+// less than the one before, the last as little as can be.
+std::vector<Plan> Fallbacks(const PlanReport& report, const Plan& current);
 
 // The bytes a run may use: memory.budget if it is set, else what the CPU's machine or container
 // has, less a reserve for the program itself. 0 for a GPU without memory.budget: unknown here.

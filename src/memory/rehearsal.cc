@@ -1,198 +1,178 @@
 #include "memory/rehearsal.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <map>
-#include <unordered_map>
-
-#include "files/error.h"
-#include "memory/meta_kernels.h"
-#include "memory/trace.h"
-#include "model/loss.h"
-#include "model/network.h"
-#include "random/stream.h"
+#include <utility>
 
 namespace kinefit {
 namespace {
 
-const auto kMetaFloat = at::TensorOptions().device(at::kMeta).dtype(at::kFloat);
+constexpr size_t kCurvePoints = 120;
 
-struct MetaBatch {
-  NetworkInput input;
-  at::Tensor labels;
+struct Event {
+  int64_t time;
+  int block;
+  bool born;
 };
 
-// A training batch as the transforms make it.
-MetaBatch MakeBatch(const Config& config, int64_t clips) {
-  MetaBatch batch;
-  const DataConfig& data = config.data;
-  if (config.model.has_rgb()) {
-    batch.input.imgs = at::empty({clips, 3, data.rgb_frames, data.crop, data.crop}, kMetaFloat);
-  }
-  if (config.model.has_pose()) {
-    const auto side = std::llround(static_cast<double>(data.crop) * data.heatmap.scaling);
-    batch.input.heatmap_imgs =
-        at::empty({clips, config.model.pose.in_channels, data.pose_frames, side, side}, kMetaFloat);
-  }
-  batch.labels = at::empty({clips}, kMetaFloat.dtype(at::kLong));
-  return batch;
-}
-
-std::vector<at::Tensor> LikeParameters(const Network& network, int copies) {
-  std::vector<at::Tensor> state;
-  for (int copy = 0; copy < copies; ++copy) {
-    for (const NamedTensor& parameter : network.parameters()) {
-      state.push_back(at::empty(parameter.tensor.sizes(), parameter.tensor.options()));
+std::vector<Event> EventsOf(const MemoryTrace& trace) {
+  std::vector<Event> events;
+  events.reserve(trace.blocks().size() * 2);
+  for (size_t i = 0; i < trace.blocks().size(); ++i) {
+    const TracedBlock& block = trace.blocks()[i];
+    events.push_back({block.born, static_cast<int>(i), true});
+    if (block.died != TracedBlock::kAlive) {
+      events.push_back({block.died, static_cast<int>(i), false});
     }
   }
-  return state;
+  std::sort(events.begin(), events.end(),
+            [](const Event& a, const Event& b) { return a.time < b.time; });
+  return events;
 }
 
-// What outlives a step: the optimizer's state and the moving average of the weights.
-std::vector<at::Tensor> OptimizerState(const Network& network, const TrainConfig& config) {
-  int copies = config.ema ? 1 : 0;
-  if (config.optimizer.type == "adamw") copies += 2;
-  if (config.optimizer.type == "sgd" && config.optimizer.momentum != 0) copies += 1;
-  return LikeParameters(network, copies);
+bool IsActivation(const TracedBlock& block) {
+  return block.role == MemoryRole::kActivations || block.role == MemoryRole::kWorkspace;
 }
 
-// "backbone.rgb_path.layer3.0.conv1.conv.weight" -> "backbone.rgb_path.layer3.0.conv1": a layer's
-// convolution and norm share the name.
-std::string LayerName(std::string parameter) {
-  parameter.resize(parameter.rfind('.'));
-  for (const std::string part : {".conv", ".bn"}) {
-    const size_t at = parameter.size() - std::min(parameter.size(), part.size());
-    if (parameter.compare(at, std::string::npos, part) == 0) parameter.resize(at);
-  }
-  return parameter;
-}
-
-// Tells the trace which layer runs while it lives.
-class LayerNaming {
+// Follows a step through its segments' forward and backward passes.
+class SegmentCourse {
  public:
-  LayerNaming(const Network& network, MemoryTrace& trace) {
-    for (const NamedTensor& parameter : network.parameters()) {
-      names_[parameter.tensor.unsafeGetTensorImpl()] = LayerName(parameter.name);
-    }
-    SetLayerObserver([this, &trace](const at::Tensor& weight) {
-      const auto name = names_.find(weight.unsafeGetTensorImpl());
-      if (name != names_.end()) trace.SetLayer(name->second);
-    });
+  SegmentCourse(const MemoryTrace& trace, int segments,
+                const std::function<int(const std::string&)>& segment_of)
+      : trace_(trace), kept_(static_cast<size_t>(segments)) {
+    for (const std::string& layer : trace.layers()) layer_segments_.push_back(segment_of(layer));
   }
-  ~LayerNaming() { SetLayerObserver(nullptr); }
-  LayerNaming(const LayerNaming&) = delete;
-  LayerNaming& operator=(const LayerNaming&) = delete;
+
+  // What every segment holds when the first backward pass of a segment begins.
+  void FindKept(int64_t begin, int64_t end) {
+    int64_t turn = end;
+    for (const TracedBlock& block : trace_.blocks()) {
+      if (block.born > begin && block.backward && SegmentOf(block) >= 0) {
+        turn = std::min(turn, block.born);
+      }
+    }
+    for (const TracedBlock& block : trace_.blocks()) {
+      if (block.born <= begin || block.born >= turn || block.died <= turn) continue;
+      const int segment = SegmentOf(block);
+      if (segment >= 0 && IsActivation(block)) kept_[static_cast<size_t>(segment)] += block.bytes;
+    }
+  }
+
+  void See(const TracedBlock& block, int64_t alive) {
+    const int segment = SegmentOf(block);
+    if (segment >= 0) {
+      const uint32_t bit = 1U << static_cast<uint32_t>(segment);
+      if (block.backward) {
+        begun_ &= ~bit;  // its own is in flux from here on
+      } else {
+        if (turned_) begun_ = 0;  // the next micro-batch
+        begun_ |= bit;
+      }
+      turned_ = block.backward;
+    }
+    uint32_t standing = begun_;
+    if (segment >= 0) standing &= ~(1U << static_cast<uint32_t>(segment));
+    int64_t rest = alive;
+    for (size_t j = 0; j < kept_.size(); ++j) {
+      if ((standing >> j & 1U) != 0) rest -= kept_[j];
+    }
+    int64_t& most = phases_[{segment, standing}];
+    most = std::max(most, rest);
+  }
+
+  void Store(Rehearsal* result) const {
+    result->kept = kept_;
+    for (const auto& [key, bytes] : phases_) {
+      result->phases.push_back({key.first, key.second, bytes});
+    }
+  }
 
  private:
-  std::unordered_map<const c10::TensorImpl*, std::string> names_;
+  int SegmentOf(const TracedBlock& block) const {
+    return block.layer < 0 ? -1 : layer_segments_[static_cast<size_t>(block.layer)];
+  }
+
+  const MemoryTrace& trace_;
+  std::vector<int> layer_segments_;
+  std::vector<int64_t> kept_;
+  std::map<std::pair<int, uint32_t>, int64_t> phases_;
+  uint32_t begun_ = 0;
+  bool turned_ = false;
 };
 
-void MarkGradients(const Network& network, MemoryTrace& trace) {
-  for (const NamedTensor& parameter : network.parameters()) {
-    const at::Tensor& gradient = parameter.tensor.grad();
-    if (!gradient.defined()) continue;
-    TracedBlock* block = trace.Find(gradient.storage().data_ptr());
-    if (block != nullptr) block->role = MemoryRole::kGradients;
+// Whether an activation outlives the forward pass that made it by more than a few operations: alive
+// at the peak of a backward pass, but made before it.
+void AddToRole(const TracedBlock& block, bool saved, Rehearsal* result) {
+  switch (block.role) {
+    case MemoryRole::kWeights:
+      result->weights += block.bytes;
+      break;
+    case MemoryRole::kGradients:
+      result->gradients += block.bytes;
+      break;
+    case MemoryRole::kOptimizer:
+      result->optimizer += block.bytes;
+      break;
+    case MemoryRole::kInput:
+      result->input += block.bytes;
+      break;
+    case MemoryRole::kPrefetch:
+      result->prefetch += block.bytes;
+      break;
+    case MemoryRole::kWorkspace:
+      result->workspace += block.bytes;
+      break;
+    case MemoryRole::kActivations:
+      (saved ? result->saved : result->temporaries) += block.bytes;
+      break;
   }
-}
-
-void RunMicroBatch(Network& network, const Config& config, const MetaBatch& batch) {
-  RandomStream random(static_cast<uint64_t>(config.seed), "rehearsal");
-  const NetworkOutput output = network.Forward(batch.input, random);
-  const Loss loss = ComputeLoss(output, batch.labels, config.model.head);
-  if (config.train.accumulate > 1) {
-    (loss.total * 0.5).backward();
-  } else {
-    loss.total.backward();
-  }
-}
-
-// The steps of train/step.cc. Clipping and update work in place on gradients and state, so the peak
-// is over when the last backward pass is.
-void RunStep(Network& network, const Config& config, int64_t batch_size, MemoryTrace& trace) {
-  trace.SetRole(MemoryRole::kActivations);
-  std::vector<at::Tensor> statistics_before;
-  for (const NamedTensor& buffer : network.buffers()) {
-    statistics_before.push_back(buffer.tensor.clone());
-  }
-  // From the second micro-batch on the gradients of the earlier ones are there; more change
-  // nothing.
-  for (int64_t micro = 0; micro < std::min<int64_t>(config.train.accumulate, 2); ++micro) {
-    trace.SetRole(MemoryRole::kInput);
-    const MetaBatch batch = MakeBatch(config, batch_size);
-    trace.SetRole(MemoryRole::kActivations);
-    RunMicroBatch(network, config, batch);
-    MarkGradients(network, trace);
-  }
-}
-
-Rehearsal Summarise(const MemoryTrace& trace) {
-  Rehearsal result;
-  result.peak = trace.peak();
-  std::map<int, int64_t> by_layer;
-  for (const TracedBlock& block : trace.blocks()) {
-    if (!trace.AliveAtPeak(block)) continue;
-    switch (block.role) {
-      case MemoryRole::kWeights:
-        result.weights += block.bytes;
-        break;
-      case MemoryRole::kGradients:
-        result.gradients += block.bytes;
-        break;
-      case MemoryRole::kOptimizer:
-        result.optimizer += block.bytes;
-        break;
-      case MemoryRole::kInput:
-        result.input += block.bytes;
-        break;
-      case MemoryRole::kActivations:
-        result.activations += block.bytes;
-        if (block.layer >= 0) by_layer[block.layer] += block.bytes;
-        break;
-    }
-  }
-  for (const auto& [layer, bytes] : by_layer)
-    result.layers.push_back({trace.layers()[layer], bytes});
-  std::stable_sort(result.layers.begin(), result.layers.end(),
-                   [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
-  return result;
 }
 
 }  // namespace
 
-Rehearsal Rehearse(const Config& config, int64_t batch_size) {
-  const auto start = std::chrono::steady_clock::now();
-  RegisterMetaKernels();
-  MemoryTrace trace;
-  const bool cuda = config.device.compare(0, 4, "cuda") == 0;
-  SetKernelModel(cuda ? KernelModel::kCuda : KernelModel::kCpu);
-  trace.SetRole(MemoryRole::kWeights);
-  const std::unique_ptr<Network> network = MakeNetwork(config.model, kMetaFloat);
-  network->Train(true);
-  const LayerNaming naming(*network, trace);
-  trace.SetRole(MemoryRole::kOptimizer);
-  const std::vector<at::Tensor> state = OptimizerState(*network, config.train);
-  trace.SetRole(MemoryRole::kInput);
-  // The loader keeps at least one batch ahead, in the CPU's memory wherever the network runs.
-  std::vector<MetaBatch> waiting;
-  if (!cuda) {
-    for (int64_t i = 0; i < std::max<int64_t>(config.data.prefetch, 1); ++i) {
-      waiting.push_back(MakeBatch(config, batch_size));
+Rehearsal Summarise(const MemoryTrace& trace, int64_t begin, int64_t end, int segments,
+                    const std::function<int(const std::string& layer)>& segment_of) {
+  Rehearsal result;
+  SegmentCourse course(trace, segments, segment_of);
+  course.FindKept(begin, end);
+  int64_t alive = 0;
+  int64_t peak_time = begin;
+  result.curve.assign(kCurvePoints, 0);
+  int64_t turn = end;  // where backward passes begin
+  for (const TracedBlock& block : trace.blocks()) {
+    if (block.born > begin && block.backward) turn = std::min(turn, block.born);
+  }
+  for (const Event& event : EventsOf(trace)) {
+    if (event.time > end) break;
+    const TracedBlock& block = trace.blocks()[static_cast<size_t>(event.block)];
+    alive += event.born ? block.bytes : -block.bytes;
+    if (event.time <= begin || !event.born) continue;
+    if (alive > result.peak) {
+      result.peak = alive;
+      peak_time = event.time;
     }
+    const auto slice =
+        static_cast<size_t>(static_cast<int64_t>(kCurvePoints - 1) * (event.time - begin) /
+                            std::max<int64_t>(end - begin, 1));
+    result.curve[slice] = std::max(result.curve[slice], alive);
+    course.See(block, alive);
   }
-  try {
-    RunStep(*network, config, batch_size, trace);
-  } catch (const c10::Error& error) {
-    throw Error("the training step cannot run with this configuration: " +
-                    error.msg().substr(0, error.msg().find('\n')),
-                "", "check clip length, crop size and the network's strides against each other");
+  for (size_t i = 1; i < kCurvePoints; ++i) {
+    if (result.curve[i] == 0) result.curve[i] = result.curve[i - 1];
   }
-  Rehearsal result = Summarise(trace);
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  result.seconds = elapsed.count();
+  course.Store(&result);
+
+  std::map<int, int64_t> by_layer;
+  for (const TracedBlock& block : trace.blocks()) {
+    if (block.born > peak_time || peak_time >= block.died) continue;
+    AddToRole(block, !block.backward && block.died > turn, &result);
+    if (block.layer >= 0 && IsActivation(block)) by_layer[block.layer] += block.bytes;
+  }
+  for (const auto& [layer, bytes] : by_layer) {
+    result.layers.push_back({trace.layers()[static_cast<size_t>(layer)], bytes});
+  }
+  std::stable_sort(result.layers.begin(), result.layers.end(),
+                   [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
   return result;
 }
 
@@ -223,10 +203,6 @@ int64_t LargestFitting(const std::function<int64_t(int64_t)>& peak, int64_t budg
     candidate = std::max(fits + 1, std::min(candidate, fails - 1));
   }
   return fits;
-}
-
-int64_t LargestBatch(const Config& config, int64_t budget, int64_t limit) {
-  return LargestFitting([&](int64_t batch) { return Rehearse(config, batch).peak; }, budget, limit);
 }
 
 }  // namespace kinefit

@@ -1,6 +1,9 @@
 #include "memory/trace.h"
 
+#include <algorithm>
 #include <mutex>
+
+#include "ops/layer_scope.h"
 
 namespace kinefit {
 namespace {
@@ -59,14 +62,6 @@ void MemoryTrace::Stop() {
   one_at_a_time.unlock();
 }
 
-void MemoryTrace::SetLayer(const std::string& name) {
-  if (layer_ >= 0 && layers_[layer_] == name) return;
-  for (layer_ = 0; layer_ < static_cast<int>(layers_.size()); ++layer_) {
-    if (layers_[layer_] == name) return;
-  }
-  layers_.push_back(name);
-}
-
 TracedBlock* MemoryTrace::Find(const c10::DataPtr& data) {
   const auto* ticket = static_cast<const Ticket*>(data.get_context());
   if (ticket == nullptr || data.get_deleter() != &Release || ticket->serial != serial_) {
@@ -75,13 +70,18 @@ TracedBlock* MemoryTrace::Find(const c10::DataPtr& data) {
   return &blocks_[ticket->block];
 }
 
+int MemoryTrace::LayerOf(const std::string* name) {
+  if (name == nullptr) return -1;
+  const auto [entry, added] = layer_index_.try_emplace(*name, static_cast<int>(layers_.size()));
+  if (added) layers_.push_back(*name);
+  return entry->second;
+}
+
 int64_t MemoryTrace::Allocated(int64_t bytes) {
-  blocks_.push_back({bytes, role_, layer_, ++clock_, TracedBlock::kAlive});
+  blocks_.push_back({bytes, role_, LayerOf(LayerScope::Current()), LayerScope::InBackward(),
+                     ++clock_, TracedBlock::kAlive});
   current_ += bytes;
-  if (current_ > peak_) {
-    peak_ = current_;
-    peak_time_ = clock_;
-  }
+  peak_ = std::max(peak_, current_);
   return static_cast<int64_t>(blocks_.size()) - 1;
 }
 

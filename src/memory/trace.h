@@ -5,20 +5,29 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace kinefit {
 
 // What a block of memory is for.
-enum class MemoryRole { kWeights, kGradients, kOptimizer, kInput, kActivations };
-constexpr int kMemoryRoles = 5;
+enum class MemoryRole {
+  kWeights,
+  kGradients,
+  kOptimizer,
+  kInput,
+  kPrefetch,
+  kActivations,
+  kWorkspace
+};
 
 // One block that was allocated while a trace recorded. Times count allocations and releases.
 struct TracedBlock {
   static constexpr int64_t kAlive = std::numeric_limits<int64_t>::max();
   int64_t bytes = 0;
   MemoryRole role = MemoryRole::kActivations;
-  int layer = -1;  // index into MemoryTrace::layers(), -1 = none
+  int layer = -1;         // index into MemoryTrace::layers(), -1 = none
+  bool backward = false;  // allocated in an operation's backward pass
   int64_t born = 0;
   int64_t died = kAlive;
 };
@@ -34,15 +43,12 @@ class MemoryTrace {
 
   void Stop();
 
-  // The role and layer of blocks allocated from now on.
+  // The role of blocks allocated from now on.
   void SetRole(MemoryRole role) { role_ = role; }
-  void SetLayer(const std::string& name);
+  MemoryRole role() const { return role_; }
 
   // Starts a new peak at what is alive now.
-  void ResetPeak() {
-    peak_ = current_;
-    peak_time_ = clock_;
-  }
+  void ResetPeak() { peak_ = current_; }
 
   // The block behind a tensor's storage, e.g. to give a gradient its role afterwards; null if it
   // was not allocated while this trace recorded.
@@ -52,24 +58,23 @@ class MemoryTrace {
   const std::vector<std::string>& layers() const { return layers_; }
   int64_t current() const { return current_; }
   int64_t peak() const { return peak_; }
-  int64_t peak_time() const { return peak_time_; }
-  bool AliveAtPeak(const TracedBlock& block) const {
-    return block.born <= peak_time_ && peak_time_ < block.died;
-  }
+  // Allocations and releases so far.
+  int64_t now() const { return clock_; }
 
   // For the allocator.
   int64_t Allocated(int64_t bytes);
   void Released(int64_t block);
 
  private:
+  int LayerOf(const std::string* name);
+
   std::vector<TracedBlock> blocks_;
   std::vector<std::string> layers_;
   MemoryRole role_ = MemoryRole::kActivations;
-  int layer_ = -1;
+  std::unordered_map<std::string, int> layer_index_;
   int64_t clock_ = 0;
   int64_t current_ = 0;
   int64_t peak_ = 0;
-  int64_t peak_time_ = 0;
   int64_t serial_ = 0;
   bool recording_ = true;
 };

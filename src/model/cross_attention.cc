@@ -5,6 +5,7 @@
 
 #include "files/error.h"
 #include "ops/attention.h"
+#include "ops/layer_scope.h"
 
 namespace kinefit {
 namespace {
@@ -81,15 +82,18 @@ CrossAttention::CrossAttention(TensorMaker& maker, const std::string& prefix, in
       rgb_(maker, prefix + ".rgb", rgb_channels, config.attention.width),
       pose_(maker, prefix + ".pose", pose_channels, config.attention.width) {}
 
-at::Tensor CrossAttention::Attend(const Side& to, const at::Tensor& x, const Side& from,
-                                  const at::Tensor& other, bool detach,
-                                  const ForwardContext& context, const std::string& name) const {
+Feature CrossAttention::Attend(const Side& to, const Feature& x, const Side& from,
+                               const Feature& other, bool detach, const ForwardContext& context,
+                               const std::string& name) const {
+  const LayerScope scope(prefix_);
   const int64_t heads = config_.heads;
-  const int64_t groups = config_.scope == "frame" ? std::min(x.size(2), other.size(2)) : 1;
-  const at::Tensor source = detach ? other.detach() : other;
-  const at::Tensor query = WithPositions(to.query.Forward(x, context), heads);
-  const at::Tensor key = WithPositions(from.key.Forward(source, context), heads);
-  const at::Tensor value = from.value.Forward(source, context);
+  const int64_t groups =
+      config_.scope == "frame" ? std::min(x.value.size(2), other.value.size(2)) : 1;
+  // Detached, its value is kept: the layer that could rebuild it does not wait for this one.
+  const Feature source = detach ? Feature{other.value.detach(), nullptr} : other;
+  const at::Tensor query = WithPositions(to.query.Forward(x, context).value, heads);
+  const at::Tensor key = WithPositions(from.key.Forward(source, context).value, heads);
+  const at::Tensor value = from.value.Forward(source, context).value;
   const at::Tensor q = ToTokens(query, heads, groups);
   const at::Tensor k = ToTokens(key, heads, groups);
   const at::Tensor found = Attention(q, k, ToTokens(value, heads, groups), config_.chunk);
@@ -99,18 +103,18 @@ at::Tensor CrossAttention::Attend(const Side& to, const at::Tensor& x, const Sid
     context.trace->Record({name, "attention", found.sizes().vec(), 0, macs,
                            elements * static_cast<int64_t>(found.dtype().itemsize())});
   }
-  const at::Tensor update = to.output.Forward(FromTokens(found, query, heads, groups), context);
-  return x + to.gate.to(update.scalar_type()) * update;
+  const at::Tensor update =
+      to.output.Forward({FromTokens(found, query, heads, groups), nullptr}, context).value;
+  return {x.value + to.gate.to(update.scalar_type()) * update, nullptr};
 }
 
-std::pair<at::Tensor, at::Tensor> CrossAttention::Forward(const at::Tensor& rgb,
-                                                          const at::Tensor& pose,
-                                                          const ForwardContext& context) const {
-  if (config_.scope == "frame" && pose.size(2) % rgb.size(2) != 0) {
+std::pair<Feature, Feature> CrossAttention::Forward(const Feature& rgb, const Feature& pose,
+                                                    const ForwardContext& context) const {
+  if (config_.scope == "frame" && pose.value.size(2) % rgb.value.size(2) != 0) {
     throw Error(
         "The attention of each frame needs a whole number of pose frames per RGB frame, "
         "but there are " +
-            std::to_string(pose.size(2)) + " for " + std::to_string(rgb.size(2)),
+            std::to_string(pose.value.size(2)) + " for " + std::to_string(rgb.value.size(2)),
         "model.attention.scope", "set it to \"global\" or change the clip lengths");
   }
   return {Attend(rgb_, rgb, pose_, pose, rgb_detach_, context, prefix_ + ".rgb.attention"),

@@ -31,8 +31,8 @@ class CrossAttention {
 
   // [N, C, T, H, W] of each stream -> the same shapes. Throws Error if the scope is "frame" and the
   // pose clip is not a whole multiple of the RGB clip.
-  std::pair<at::Tensor, at::Tensor> Forward(const at::Tensor& rgb, const at::Tensor& pose,
-                                            const ForwardContext& context) const;
+  std::pair<Feature, Feature> Forward(const Feature& rgb, const Feature& pose,
+                                      const ForwardContext& context) const;
 
  private:
   // One stream's own projections.
@@ -45,8 +45,8 @@ class CrossAttention {
     at::Tensor gate;
   };
 
-  at::Tensor Attend(const Side& to, const at::Tensor& x, const Side& from, const at::Tensor& other,
-                    bool detach, const ForwardContext& context, const std::string& name) const;
+  Feature Attend(const Side& to, const Feature& x, const Side& from, const Feature& other,
+                 bool detach, const ForwardContext& context, const std::string& name) const;
 
   std::string prefix_;
   AttentionConfig config_;

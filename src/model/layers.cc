@@ -5,19 +5,19 @@
 #include <cmath>
 #include <utility>
 
+#include "ops/layer_scope.h"
+#include "ops/max_pool.h"
+
 namespace kinefit {
 namespace {
-
-constexpr double kBatchNormMomentum = 0.1;
-constexpr double kBatchNormEpsilon = 1e-5;
 
 int64_t Bytes(const at::Tensor& x) {
   return x.numel() * static_cast<int64_t>(x.dtype().itemsize());
 }
 
-std::string KernelText(const ConvShape& shape) {
-  const auto& k = shape.kernel;
-  return std::to_string(k[0]) + "x" + std::to_string(k[1]) + "x" + std::to_string(k[2]);
+std::string KernelText(const at::Tensor& weight) {
+  return std::to_string(weight.size(2)) + "x" + std::to_string(weight.size(3)) + "x" +
+         std::to_string(weight.size(4));
 }
 
 // Zero with chance `dropout`, else 1 / (1 - dropout), of x's shape. One draw of `random`, whatever
@@ -52,65 +52,79 @@ at::Tensor TensorMaker::Buffer(const std::string& name, at::IntArrayRef shape, d
   return tensor;
 }
 
-BatchNorm::BatchNorm(TensorMaker& maker, const std::string& name, int64_t channels, Initial gamma)
-    : weight_(maker.Parameter(name + ".weight", {channels}, gamma)),
-      bias_(maker.Parameter(name + ".bias", {channels}, Initial::kZeros)),
-      running_mean_(maker.Buffer(name + ".running_mean", {channels}, 0)),
-      running_var_(maker.Buffer(name + ".running_var", {channels}, 1)),
-      num_batches_tracked_(maker.Buffer(name + ".num_batches_tracked", {}, 0, /*integer=*/true)) {}
-
-at::Tensor BatchNorm::Forward(const at::Tensor& x, const ForwardContext& context) const {
-  if (context.training) num_batches_tracked_.add_(1);
-  return at::batch_norm(x, weight_, bias_, running_mean_, running_var_, context.training,
-                        kBatchNormMomentum, kBatchNormEpsilon,
-                        at::globalContext().userEnabledCuDNN());
-}
-
 ConvUnit::ConvUnit(TensorMaker& maker, const std::string& name, int64_t in_channels,
                    int64_t out_channels, const ConvShape& shape, After after)
-    : name_(name), shape_(shape), relu_(after == After::kBatchNormRelu) {
+    : relu_(after == After::kBatchNormRelu) {
   const auto& k = shape.kernel;
-  weight_ =
+  layer_.name = name;
+  layer_.geometry = {{shape.stride.begin(), shape.stride.end()},
+                     {shape.padding.begin(), shape.padding.end()},
+                     shape.transposed,
+                     {shape.output_padding.begin(), shape.output_padding.end()}};
+  layer_.weight =
       shape.transposed
           ? maker.Parameter(name + ".conv.weight", {in_channels, out_channels, k[0], k[1], k[2]},
                             Initial::kUniform)
           : maker.Parameter(name + ".conv.weight", {out_channels, in_channels, k[0], k[1], k[2]},
                             Initial::kKaimingNormal);
   if (after == After::kNothing) return;
-  bn_.emplace(maker, name + ".bn", out_channels,
-              after == After::kZeroBatchNorm ? Initial::kZeros : Initial::kOnes);
+  const Initial gamma = after == After::kZeroBatchNorm ? Initial::kZeros : Initial::kOnes;
+  layer_.bn.gamma = maker.Parameter(name + ".bn.weight", {out_channels}, gamma);
+  layer_.bn.beta = maker.Parameter(name + ".bn.bias", {out_channels}, Initial::kZeros);
+  layer_.bn.running_mean = maker.Buffer(name + ".bn.running_mean", {out_channels}, 0);
+  layer_.bn.running_var = maker.Buffer(name + ".bn.running_var", {out_channels}, 1);
+  layer_.batches_tracked = maker.Buffer(name + ".bn.num_batches_tracked", {}, 0, /*integer=*/true);
 }
 
-at::Tensor ConvUnit::Forward(const at::Tensor& x, const ForwardContext& context) const {
-  if (context.trace != nullptr) return Follow(x, context.trace);
-  const at::Tensor none;
-  at::Tensor y = at::convolution(x, weight_, none, shape_.stride, shape_.padding, {1, 1, 1},
-                                 shape_.transposed, shape_.output_padding, /*groups=*/1);
-  if (bn_) y = bn_->Forward(y, context);
+Feature ConvUnit::Forward(const Feature& x, const ForwardContext& context, bool keep_output) const {
+  if (context.trace != nullptr) return {Follow(x.value, context.trace), nullptr};
+  if (context.recompute.plain) {
+    const LayerScope scope(layer_.name);
+    return {Compose(x.value, context), nullptr};
+  }
+  return ConvNormRelu(x, layer_, context.norm(), relu_, keep_output);
+}
+
+at::Tensor ConvUnit::Compose(const at::Tensor& x, const ForwardContext& context) const {
+  const ConvolutionGeometry& g = layer_.geometry;
+  at::Tensor y = at::convolution(x, layer_.weight.to(x.scalar_type()), {}, g.stride, g.padding,
+                                 {1, 1, 1}, g.transposed, g.output_padding, /*groups=*/1);
+  if (!has_norm()) return y;
+  if (context.training) {
+    at::Tensor tracked = layer_.batches_tracked;
+    tracked.add_(1);
+  }
+  const BatchNormMode mode = context.norm();
+  y = at::batch_norm(y, layer_.bn.gamma, layer_.bn.beta, layer_.bn.running_mean,
+                     layer_.bn.running_var, mode.training, mode.momentum, mode.epsilon,
+                     at::globalContext().userEnabledCuDNN());
   return relu_ ? at::relu_(y) : y;
 }
 
 // LibTorch 1.13 has no meta kernels for convolution and batch norm, so shapes are computed here.
 at::Tensor ConvUnit::Follow(const at::Tensor& x, LayerTrace* trace) const {
-  std::vector<int64_t> output = {x.size(0), weight_.size(shape_.transposed ? 1 : 0)};
+  const ConvolutionGeometry& g = layer_.geometry;
+  const at::Tensor& weight = layer_.weight;
+  std::vector<int64_t> output = {x.size(0), weight.size(g.transposed ? 1 : 0)};
   for (size_t i = 0; i < 3; ++i) {
     const int64_t in = x.size(static_cast<int64_t>(i) + 2);
-    const int64_t k = shape_.kernel[i];
-    output.push_back(shape_.transposed ? (in - 1) * shape_.stride[i] - 2 * shape_.padding[i] + k +
-                                             shape_.output_padding[i]
-                                       : (in + 2 * shape_.padding[i] - k) / shape_.stride[i] + 1);
+    const int64_t k = weight.size(static_cast<int64_t>(i) + 2);
+    output.push_back(g.transposed
+                         ? (in - 1) * g.stride[i] - 2 * g.padding[i] + k + g.output_padding[i]
+                         : (in + 2 * g.padding[i] - k) / g.stride[i] + 1);
   }
   const at::Tensor y = at::empty(output, x.options());
   LayerRecord record;
-  record.name = name_;
-  record.kind = (shape_.transposed ? "transposed conv " : "conv ") + KernelText(shape_) +
-                (bn_ ? " + bn" : "") + (relu_ ? " + relu" : "");
+  record.name = layer_.name;
+  record.kind = (g.transposed ? "transposed conv " : "conv ") + KernelText(weight) +
+                (has_norm() ? " + bn" : "") + (relu_ ? " + relu" : "");
   record.output = output;
-  record.parameters = weight_.numel() + (bn_ ? bn_->parameter_count() : 0);
+  record.parameters =
+      weight.numel() + (has_norm() ? layer_.bn.gamma.numel() + layer_.bn.beta.numel() : 0);
   // Every weight meets every position of the smaller of the two grids once.
-  const at::Tensor& grid = shape_.transposed ? x : y;
-  record.macs = weight_.numel() * grid.numel() / grid.size(1);
-  record.activation_bytes = Bytes(y) * (bn_ ? 2 : 1);
+  const at::Tensor& grid = g.transposed ? x : y;
+  record.macs = weight.numel() * grid.numel() / grid.size(1);
+  record.activation_bytes = Bytes(y) * (has_norm() ? 2 : 1);
   trace->Record(std::move(record));
   return y;
 }
@@ -123,6 +137,7 @@ Classifier::Classifier(TensorMaker& maker, const std::string& name, int64_t in_f
       bias_(maker.Parameter(name + ".bias", {classes}, Initial::kZeros)) {}
 
 at::Tensor Classifier::Forward(const at::Tensor& x, const ForwardContext& context) const {
+  const LayerScope scope(name_);
   at::Tensor input = x;
   if (context.training && dropout_ > 0) input = x * DropoutMask(x, dropout_, context.random);
   at::Tensor y = at::linear(input, weight_, bias_);
@@ -135,23 +150,21 @@ at::Tensor Classifier::Forward(const at::Tensor& x, const ForwardContext& contex
 
 at::Tensor MaxPool(const at::Tensor& x, int64_t stride_t, int64_t stride_s, const std::string& name,
                    const ForwardContext& context) {
-  // The kernel is one frame deep: frames count as channels of a 2D pool, which is much faster.
+  const LayerScope scope(name);
   at::Tensor frames = x;
   if (stride_t > 1) frames = at::slice(x, 2, 0, x.size(2), stride_t);
-  const int64_t n = x.size(0);
-  const int64_t c = x.size(1);
-  const int64_t t = frames.size(2);
-  const at::Tensor y = at::max_pool2d(frames.reshape({n, c * t, x.size(3), x.size(4)}), {3, 3},
-                                      {stride_s, stride_s}, {1, 1});
-  at::Tensor result = y.view({n, c, t, y.size(2), y.size(3)});
+  const at::Tensor result = MaxPool3x3(frames, stride_s);
   if (context.trace != nullptr) {
-    // Forward also keeps the place of each maximum, as int64.
+    // Forward also keeps the place of each maximum, one byte.
     context.trace->Record(
-        {name, "max pool 1x3x3", result.sizes().vec(), 0, 0, Bytes(result) + 8 * result.numel()});
+        {name, "max pool 1x3x3", result.sizes().vec(), 0, 0, Bytes(result) + result.numel()});
   }
   return result;
 }
 
-at::Tensor AveragePool(const at::Tensor& x) { return x.mean({2, 3, 4}); }
+at::Tensor AveragePool(const at::Tensor& x) {
+  const at::ScalarType type = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return x.mean({2, 3, 4}, /*keepdim=*/false, type);
+}
 
 }  // namespace kinefit

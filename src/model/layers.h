@@ -4,11 +4,13 @@
 
 #include <array>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "model/network.h"
+#include "model/recompute.h"
+#include "ops/conv_norm.h"
+#include "ops/feature.h"
 #include "random/stream.h"
 
 namespace kinefit {
@@ -38,6 +40,11 @@ struct ForwardContext {
   bool training;
   RandomStream& random;
   LayerTrace* trace;  // nullptr unless only shapes are followed
+  const Recompute& recompute;
+
+  BatchNormMode norm() const { return {training, kBatchNormMomentum, kBatchNormEpsilon}; }
+  static constexpr double kBatchNormMomentum = 0.1;
+  static constexpr double kBatchNormEpsilon = 1e-5;
 };
 
 // Makes a network's tensors as its modules are constructed; the order of calls is the order of the
@@ -58,22 +65,6 @@ class TensorMaker {
   NetworkTensors* tensors_;
 };
 
-// BatchNorm3d with momentum 0.1 and epsilon 1e-5.
-class BatchNorm {
- public:
-  // `gamma` is what its scale starts at (zeros for the last one of a bottleneck).
-  BatchNorm(TensorMaker& maker, const std::string& name, int64_t channels, Initial gamma);
-  at::Tensor Forward(const at::Tensor& x, const ForwardContext& context) const;
-  int64_t parameter_count() const { return weight_.numel() + bias_.numel(); }
-
- private:
-  at::Tensor weight_;
-  at::Tensor bias_;
-  at::Tensor running_mean_;
-  at::Tensor running_var_;
-  at::Tensor num_batches_tracked_;
-};
-
 // Geometry of a convolution, in order time, height, width.
 struct ConvShape {
   std::array<int64_t, 3> kernel = {1, 1, 1};
@@ -86,24 +77,27 @@ struct ConvShape {
 // What follows the convolution of a ConvUnit.
 enum class After { kNothing, kBatchNorm, kZeroBatchNorm, kBatchNormRelu };
 
-// A convolution without bias, then batch norm, then ReLU: mmcv's ConvModule (and mmaction2's
-// DeConvModule when transposed), with its names "conv.weight", "bn.weight", ...
-// kZeroBatchNorm is a batch norm whose scale starts at zero.
+// A convolution without bias, then batch norm (momentum 0.1, epsilon 1e-5), then ReLU: mmcv's
+// ConvModule (and mmaction2's DeConvModule when transposed), with its names "conv.weight",
+// "bn.weight", ... kZeroBatchNorm is a batch norm whose scale starts at zero.
 class ConvUnit {
  public:
   ConvUnit(TensorMaker& maker, const std::string& name, int64_t in_channels, int64_t out_channels,
            const ConvShape& shape, After after);
-  // [N, in, T, H, W] -> [N, out, T', H', W'].
-  at::Tensor Forward(const at::Tensor& x, const ForwardContext& context) const;
+  // [N, in, T, H, W] -> [N, out, T', H', W'], keeping the convolution's output for the backward
+  // pass unless `keep_output` is false.
+  Feature Forward(const Feature& x, const ForwardContext& context, bool keep_output = true) const;
+  // For operations that join several convolutions into one.
+  const ConvNorm& layer() const { return layer_; }
 
  private:
+  bool has_norm() const { return layer_.bn.gamma.defined(); }
+  // The plain composition of ATen operations.
+  at::Tensor Compose(const at::Tensor& x, const ForwardContext& context) const;
   at::Tensor Follow(const at::Tensor& x, LayerTrace* trace) const;
 
-  std::string name_;
-  ConvShape shape_;
+  ConvNorm layer_;
   bool relu_;
-  at::Tensor weight_;
-  std::optional<BatchNorm> bn_;
 };
 
 // Dropout, then a fully connected layer: [N, in] -> [N, classes].
@@ -121,10 +115,11 @@ class Classifier {
 };
 
 // Max pool 1x3x3 with padding (0, 1, 1): [N, C, T, H, W] -> [N, C, T', H', W'].
+// The input is not kept.
 at::Tensor MaxPool(const at::Tensor& x, int64_t stride_t, int64_t stride_s, const std::string& name,
                    const ForwardContext& context);
 
-// [N, C, T, H, W] -> [N, C].
+// [N, C, T, H, W] -> [N, C], float32 whatever the dtype (double for double).
 at::Tensor AveragePool(const at::Tensor& x);
 
 }  // namespace kinefit

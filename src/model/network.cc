@@ -34,7 +34,7 @@ class SingleStreamNetwork : public Network {
   SingleStreamNetwork(const ModelConfig& config, TensorMaker maker)
       : is_rgb_(config.has_rgb()),
         in_channels_(Own(config).in_channels),
-        backbone_(maker, "backbone", Own(config),
+        backbone_(maker, "backbone", config.has_rgb() ? "rgb" : "pose", Own(config),
                   std::vector<int64_t>(Own(config).stage_blocks.size(), 0)),
         head_(maker, "cls_head.fc_cls", FeatureChannels(Own(config)), config.num_classes,
               config.head.dropout) {}
@@ -48,17 +48,19 @@ class SingleStreamNetwork : public Network {
   }
 
   NetworkOutput Forward(const NetworkInput& input, RandomStream& random) override {
-    const ForwardContext context{training_, random, trace_};
+    const ForwardContext context{training_, random, trace_, recompute_};
     const at::Tensor& x = is_rgb_ ? input.imgs : input.heatmap_imgs;
     CheckInput(x, in_channels_, is_rgb_ ? "imgs" : "heatmap_imgs");
-    at::Tensor feature = backbone_.Stem(x, context);
+    Feature feature = backbone_.Stem(Cast(x), context);
     for (size_t i = 0; i < backbone_.stages(); ++i) feature = backbone_.Stage(i, feature, context);
     NetworkOutput output;
     output.logits.emplace_back(is_rgb_ ? "rgb" : "pose",
-                               head_.Forward(AveragePool(feature), context));
-    (is_rgb_ ? output.feature_rgb : output.feature_pose) = feature;
+                               head_.Forward(AveragePool(feature.value), context));
+    (is_rgb_ ? output.feature_rgb : output.feature_pose) = feature.value;
     return output;
   }
+
+  std::vector<std::string> Segments() const override { return backbone_.Segments(); }
 
  private:
   static const PathwayConfig& Own(const ModelConfig& config) {
@@ -94,15 +96,16 @@ class TwoStreamNetwork : public Network {
   }
 
   NetworkOutput Forward(const NetworkInput& input, RandomStream& random) override {
-    const ForwardContext context{training_, random, trace_};
+    const ForwardContext context{training_, random, trace_, recompute_};
     CheckInput(input.imgs, rgb_channels_, "imgs");
     CheckInput(input.heatmap_imgs, pose_channels_, "heatmap_imgs");
-    const TwoStreamFeatures features = backbone_.Forward(input.imgs, input.heatmap_imgs, context);
-    const at::Tensor rgb = AveragePool(features.rgb);
-    const at::Tensor pose = AveragePool(features.pose);
+    const TwoStreamFeatures features =
+        backbone_.Forward(Cast(input.imgs), Cast(input.heatmap_imgs), context);
+    const at::Tensor rgb = AveragePool(features.rgb.value);
+    const at::Tensor pose = AveragePool(features.pose.value);
     NetworkOutput output;
-    output.feature_rgb = features.rgb;
-    output.feature_pose = features.pose;
+    output.feature_rgb = features.rgb.value;
+    output.feature_pose = features.pose.value;
     output.logits.emplace_back("rgb", rgb_head_.Forward(rgb, context));
     output.logits.emplace_back("pose", pose_head_.Forward(pose, context));
     if (fused_head_) {
@@ -110,6 +113,8 @@ class TwoStreamNetwork : public Network {
     }
     return output;
   }
+
+  std::vector<std::string> Segments() const override { return backbone_.Segments(); }
 
  private:
   static Classifier MakeHead(TensorMaker& maker, const std::string& stream, int64_t channels,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "model/recompute.h"
 #include "random/stream.h"
 
 namespace kinefit {
@@ -71,6 +72,17 @@ class Network {
   bool training() const { return training_; }
   void Train(bool on) { training_ = on; }
 
+  // What is kept between forward and backward; Recompute() at first. Changes no result but for
+  // rounding where `plain` changes.
+  void SetRecompute(const Recompute& recompute) { recompute_ = recompute; }
+  const Recompute& recompute() const { return recompute_; }
+  // The parts that Recompute can name, in the order in which they run.
+  virtual std::vector<std::string> Segments() const = 0;
+
+  // What the backbone computes in: kFloat, or kBFloat16 / kHalf for mixed precision, where weights,
+  // statistics, heads and gradients of weights stay float32.
+  void SetComputeType(at::ScalarType type) { compute_type_ = type; }
+
   // While a trace is set, Forward only follows shapes: it writes one row per layer to the trace and
   // returns tensors without meaning. Meta device only. Not owned; nullptr ends it.
   void SetTrace(LayerTrace* trace) { trace_ = trace; }
@@ -79,6 +91,13 @@ class Network {
   NetworkTensors tensors_;
   bool training_ = false;
   LayerTrace* trace_ = nullptr;
+  Recompute recompute_;
+  at::ScalarType compute_type_ = at::kFloat;
+
+  // `input` in the compute type; float64 networks stay what they are.
+  at::Tensor Cast(const at::Tensor& input) const {
+    return compute_type_ == at::kFloat ? input : input.to(compute_type_);
+  }
 
  private:
   friend void InitialiseNetwork(Network& network, const ModelConfig& config, uint64_t seed);

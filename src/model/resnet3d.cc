@@ -72,19 +72,27 @@ Bottleneck::Bottleneck(TensorMaker& maker, const std::string& name, const Shape&
 }
 
 at::Tensor Bottleneck::Forward(const at::Tensor& x, const ForwardContext& context) const {
-  at::Tensor y = conv1_.Forward(x, context);
-  y = conv2_.Forward(y, context);
-  y = conv3_.Forward(y, context);
-  const at::Tensor shortcut = downsample_ ? downsample_->Forward(x, context) : x;
+  const auto run = [&](const ConvUnit& unit, const at::Tensor& input) {
+    return unit.Forward({input, nullptr}, context).value;
+  };
+  at::Tensor y = run(conv3_, run(conv2_, run(conv1_, x)));
+  const at::Tensor shortcut = downsample_ ? run(*downsample_, x) : x;
   if (context.trace != nullptr) return y;
   // In place: batch norm keeps its input for backward, never its result.
   y.add_(shortcut);
   return at::relu_(y);
 }
 
-Pathway::Pathway(TensorMaker& maker, const std::string& prefix, const PathwayConfig& config,
-                 const std::vector<int64_t>& lateral_channels)
-    : prefix_(prefix),
+BottleneckLayers Bottleneck::Layers() const {
+  BottleneckLayers layers{conv1_.layer(), conv2_.layer(), conv3_.layer(), std::nullopt};
+  if (downsample_) layers.shortcut = downsample_->layer();
+  return layers;
+}
+
+Pathway::Pathway(TensorMaker& maker, const std::string& prefix, const std::string& stream,
+                 const PathwayConfig& config, const std::vector<int64_t>& lateral_channels)
+    : pool_name_(prefix + ".maxpool"),
+      stream_(stream),
       config_(config),
       conv1_(maker, prefix + ".conv1", config.in_channels, config.base_channels, StemConv(config),
              After::kBatchNormRelu) {
@@ -94,15 +102,30 @@ Pathway::Pathway(TensorMaker& maker, const std::string& prefix, const PathwayCon
   }
 }
 
-at::Tensor Pathway::Stem(const at::Tensor& x, const ForwardContext& context) const {
-  return MaxPool(conv1_.Forward(x, context), config_.pool1_stride_t, config_.pool1_stride_s,
-                 prefix_ + ".maxpool", context);
+Feature Pathway::Stem(const at::Tensor& x, const ForwardContext& context) const {
+  const bool keep = context.recompute.Of(stream_ + ".stem") == Keep::kConvolutions;
+  const Feature y = conv1_.Forward({x, nullptr}, context, keep);
+  return {MaxPool(y.value, config_.pool1_stride_t, config_.pool1_stride_s, pool_name_, context),
+          nullptr};
 }
 
-at::Tensor Pathway::Stage(size_t index, const at::Tensor& x, const ForwardContext& context) const {
-  at::Tensor y = x;
-  for (const Bottleneck& block : stages_[index]) y = block.Forward(y, context);
-  return y;
+Feature Pathway::Stage(size_t index, const Feature& x, const ForwardContext& context) const {
+  if (context.trace != nullptr || context.recompute.plain) {
+    at::Tensor y = x.value;
+    for (const Bottleneck& block : stages_[index]) y = block.Forward(y, context);
+    return {y, nullptr};
+  }
+  std::vector<BottleneckLayers> blocks;
+  for (const Bottleneck& block : stages_[index]) blocks.push_back(block.Layers());
+  return BottleneckStage(x, blocks, context.norm(), context.recompute.Of(Segments()[index + 1]));
+}
+
+std::vector<std::string> Pathway::Segments() const {
+  std::vector<std::string> names = {stream_ + ".stem"};
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    names.push_back(stream_ + ".layer" + std::to_string(i + 1));
+  }
+  return names;
 }
 
 int64_t PathwayChannels(const PathwayConfig& config, size_t stages) {

@@ -9,6 +9,7 @@
 
 #include "config/config.h"
 #include "model/layers.h"
+#include "ops/bottleneck_stage.h"
 
 namespace kinefit {
 
@@ -29,7 +30,10 @@ class Bottleneck {
   };
 
   Bottleneck(TensorMaker& maker, const std::string& name, const Shape& shape);
+  // The plain composition, or in a trace the shapes.
   at::Tensor Forward(const at::Tensor& x, const ForwardContext& context) const;
+  // For BottleneckStage.
+  BottleneckLayers Layers() const;
 
  private:
   ConvUnit conv1_;
@@ -42,18 +46,22 @@ class Bottleneck {
 // stages. Its caller runs the stages one by one and may add channels in between.
 class Pathway {
  public:
-  // `lateral_channels[i]`: channels that the caller concatenates to the input of stage i.
-  Pathway(TensorMaker& maker, const std::string& prefix, const PathwayConfig& config,
-          const std::vector<int64_t>& lateral_channels);
+  // `stream`: "rgb" or "pose". `lateral_channels[i]`: channels that the caller concatenates to the
+  // input of stage i.
+  Pathway(TensorMaker& maker, const std::string& prefix, const std::string& stream,
+          const PathwayConfig& config, const std::vector<int64_t>& lateral_channels);
 
   // [N, in_channels, T, H, W] -> [N, base_channels, T', H', W'].
-  at::Tensor Stem(const at::Tensor& x, const ForwardContext& context) const;
+  Feature Stem(const at::Tensor& x, const ForwardContext& context) const;
   // Stage `index`, counted from 0 ("layer1").
-  at::Tensor Stage(size_t index, const at::Tensor& x, const ForwardContext& context) const;
+  Feature Stage(size_t index, const Feature& x, const ForwardContext& context) const;
+  // Names of stem and stages for Recompute, "rgb.stem", "rgb.layer1", ...
+  std::vector<std::string> Segments() const;
   size_t stages() const { return stages_.size(); }
 
  private:
-  std::string prefix_;
+  std::string pool_name_;
+  std::string stream_;
   PathwayConfig config_;
   ConvUnit conv1_;
   std::vector<std::vector<Bottleneck>> stages_;

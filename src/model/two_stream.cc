@@ -75,27 +75,40 @@ std::unique_ptr<CrossAttention> MakeAttention(TensorMaker& maker, const ModelCon
       PathwayChannels(config.pose, config.pose.stage_blocks.size() - stages_left), config);
 }
 
-at::Tensor Concatenate(const at::Tensor& x, const at::Tensor& lateral, const char* stream) {
+Feature Concatenate(const Feature& x, const Feature& lateral, const char* stream) {
   for (int64_t i = 2; i < 5; ++i) {
-    if (x.size(i) == lateral.size(i)) continue;
+    if (x.value.size(i) == lateral.value.size(i)) continue;
     std::ostringstream problem;
     problem << "The lateral connection into the " << stream << " stream brings features of shape "
-            << lateral.sizes() << " to features of shape " << x.sizes();
+            << lateral.value.sizes() << " to features of shape " << x.value.sizes();
     throw Error(problem.str(), "",
                 "the pose clip must be fusion.speed_ratio times as long as the RGB clip, and "
                 "heatmap and frame size must lead to the same size at the laterals");
   }
-  return at::cat({x, lateral}, 1);
+  Feature joined{at::cat({x.value, lateral.value}, 1), nullptr};
+  // Worth it if less than the whole has to be kept for it.
+  if (x.rebuild && joined.value.requires_grad()) {
+    joined.rebuild = [a = KeptFeature(x), b = KeptFeature(lateral)] {
+      return at::cat({a.Get(), b.Get()}, 1);
+    };
+  }
+  return joined;
+}
+
+// No gradient through the feature. Its value is kept: the layer that could rebuild it no longer
+// waits for those who use it.
+Feature Detached(const Feature& x, bool detach) {
+  return detach ? Feature{x.value.detach(), nullptr} : x;
 }
 
 }  // namespace
 
 TwoStreamBackbone::TwoStreamBackbone(TensorMaker& maker, const ModelConfig& config)
     : fusion_(config.fusion),
-      rgb_(maker, "backbone.rgb_path", config.rgb, RgbLateralChannels(config)),
+      rgb_(maker, "backbone.rgb_path", "rgb", config.rgb, RgbLateralChannels(config)),
       rgb_laterals_(MakeLaterals(maker, "backbone.rgb_path", config.rgb, config.pose,
                                  RgbLateralChannels(config), config.fusion, false)),
-      pose_(maker, "backbone.pose_path", config.pose, PoseLateralChannels(config)),
+      pose_(maker, "backbone.pose_path", "pose", config.pose, PoseLateralChannels(config)),
       pose_laterals_(MakeLaterals(maker, "backbone.pose_path", config.pose, config.rgb,
                                   PoseLateralChannels(config), config.fusion, true)),
       attention_stage3_(MakeAttention(maker, config, "stage3", 1)),
@@ -128,19 +141,24 @@ void TwoStreamBackbone::Exchange(size_t rgb_stage, size_t pose_stage, bool drop_
   if (attention_stage3_ && rgb_stage + 1 == rgb_.stages()) {
     std::tie(x->rgb, x->pose) = attention_stage3_->Forward(x->rgb, x->pose, context);
   }
-  at::Tensor into_rgb;
-  at::Tensor into_pose;
+  const TwoStreamFeatures before = *x;
   if (const auto found = rgb_laterals_.find(rgb_stage); found != rgb_laterals_.end()) {
-    into_rgb = found->second.Forward(fusion_.rgb_detach ? x->pose.detach() : x->pose, context);
+    Feature lateral = found->second.Forward(Detached(before.pose, fusion_.rgb_detach), context);
     // As in the reference, the lateral is computed (its statistics move) but its result replaced.
-    if (drop_rgb) into_rgb = at::zeros_like(into_rgb.detach());
+    if (drop_rgb) lateral = {at::zeros_like(lateral.value.detach()), nullptr};
+    x->rgb = Concatenate(before.rgb, lateral, "RGB");
   }
   if (const auto found = pose_laterals_.find(pose_stage); found != pose_laterals_.end()) {
-    into_pose = found->second.Forward(fusion_.pose_detach ? x->rgb.detach() : x->rgb, context);
-    if (drop_pose) into_pose = at::zeros_like(into_pose.detach());
+    Feature lateral = found->second.Forward(Detached(before.rgb, fusion_.pose_detach), context);
+    if (drop_pose) lateral = {at::zeros_like(lateral.value.detach()), nullptr};
+    x->pose = Concatenate(before.pose, lateral, "pose");
   }
-  if (into_rgb.defined()) x->rgb = Concatenate(x->rgb, into_rgb, "RGB");
-  if (into_pose.defined()) x->pose = Concatenate(x->pose, into_pose, "pose");
+}
+
+std::vector<std::string> TwoStreamBackbone::Segments() const {
+  std::vector<std::string> names = rgb_.Segments();
+  for (const std::string& name : pose_.Segments()) names.push_back(name);
+  return names;
 }
 
 }  // namespace kinefit

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "config/config.h"
 #include "model/cross_attention.h"
@@ -13,8 +14,8 @@
 namespace kinefit {
 
 struct TwoStreamFeatures {
-  at::Tensor rgb;   // [N, C, T, H, W]
-  at::Tensor pose;  // [N, C', T', H, W]
+  Feature rgb;   // [N, C, T, H, W]
+  Feature pose;  // [N, C', T', H, W]
 };
 
 // mmaction2's RGBPoseConv3D: two pathways with lateral connections; and PCAN's, with attention.
@@ -31,6 +32,8 @@ class TwoStreamBackbone {
 
   TwoStreamFeatures Forward(const at::Tensor& imgs, const at::Tensor& heatmap_imgs,
                             const ForwardContext& context) const;
+  // Of both pathways, for Recompute.
+  std::vector<std::string> Segments() const;
 
  private:
   // Changes both features on the way into RGB stage `rgb_stage` and pose stage `pose_stage`.

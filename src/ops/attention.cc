@@ -1,6 +1,5 @@
 #include "ops/attention.h"
 
-#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -144,8 +143,6 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
                             const at::Tensor& v, int64_t chunk) {
-    // The arithmetic below chooses its own dtypes; autocast would mix them.
-    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     Forwarded result = AttentionForward(q, k, v, chunk);
     context->save_for_backward({q, k, v, result.out, result.log_sum_exp});
     context->saved_data["chunk"] = chunk;
@@ -153,7 +150,6 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     const variable_list saved = context->get_saved_variables();
     variable_list result = AttentionBackward(saved[0], saved[1], saved[2], saved[3], saved[4],
                                              grads[0].to(saved[0].scalar_type()),

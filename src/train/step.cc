@@ -6,6 +6,7 @@
 #include "model/loss.h"
 #include "random/stream.h"
 #include "train/gradient_norm.h"
+#include "train/precision.h"
 
 namespace kinefit {
 namespace {
@@ -81,8 +82,9 @@ TrainStep::TrainStep(Network& network, const Config& config, Optimizer& optimize
       config_(config),
       optimizer_(optimizer),
       scaler_(scaler),
-      device_(DeviceOf(network)),
-      precision_(ParsePrecision(config.train.precision, device_)) {}
+      device_(DeviceOf(network)) {
+  network.SetComputeType(ComputeType(config.train.precision, device_));
+}
 
 StepResult TrainStep::Run(int64_t iteration, double lr, const std::function<bool(Batch*)>& next) {
   const BufferSnapshot before(network_);
@@ -129,13 +131,7 @@ void TrainStep::RunMicroBatch(const Batch& batch, int64_t iteration, int64_t mic
   input.imgs = ToDevice(batch.imgs, device_);
   input.heatmap_imgs = ToDevice(batch.heatmap_imgs, device_);
   const at::Tensor labels = ToDevice(batch.labels, device_);
-  NetworkOutput output;
-  {
-    const AutocastScope autocast(precision_, device_);
-    output = network_.Forward(input, random);
-  }
-  // The loss is taken in float32 whatever the forward pass computed in.
-  for (auto& [stream, logits] : output.logits) logits = logits.to(at::kFloat);
+  const NetworkOutput output = network_.Forward(input, random);
   const Loss loss = ComputeLoss(output, labels, config_.model.head);
 
   double factor = scaler_ == nullptr ? 1 : scaler_->scale();
@@ -153,13 +149,14 @@ void TrainStep::RunMicroBatch(const Batch& batch, int64_t iteration, int64_t mic
 
 // Brings all numbers of the step to the host in one transfer.
 void TrainStep::Conclude(const Sums& sums, const at::Tensor& norm, StepResult* result) const {
+  result->samples = sums.samples;
   std::vector<at::Tensor> numbers = {sums.loss, sums.correct, norm.to(device_)};
   for (const auto& [stream, part] : sums.parts) numbers.push_back(part);
   for (at::Tensor& number : numbers) number = number.reshape({}).to(at::kDouble);
+  if (device_.is_meta()) return;
   const at::Tensor host = at::stack(numbers).cpu();
   const double* values = host.data_ptr<double>();
   const auto samples = static_cast<double>(sums.samples);
-  result->samples = sums.samples;
   result->loss = values[0] / samples;
   result->top1 = values[1] / samples;
   result->grad_norm = values[2];

@@ -11,7 +11,6 @@
 #include "config/config.h"
 #include "loader/loader.h"
 #include "model/network.h"
-#include "train/autocast.h"
 #include "train/loss_scaler.h"
 #include "train/optimizer.h"
 
@@ -36,7 +35,8 @@ struct StepResult {
 // update. A function of (weights, optimizer state, micro-batches, seed, iteration) alone.
 class TrainStep {
  public:
-  // `scaler` is null unless the precision is fp16. All must outlive the object.
+  // Sets what `network` computes in. `scaler` is null unless the precision is fp16. All must outlive
+  // the object. On the meta device everything runs but no number has a value: results are zero.
   TrainStep(Network& network, const Config& config, Optimizer& optimizer, LossScaler* scaler);
 
   // Draws micro-batches from `next` until it returns false (at most one is alive at a time) and
@@ -59,7 +59,6 @@ class TrainStep {
   Optimizer& optimizer_;
   LossScaler* scaler_;
   at::Device device_;
-  Precision precision_;
 };
 
 }  // namespace kinefit

@@ -1,0 +1,336 @@
+#include "ops/batch_norm.h"
+
+#include <ATen/Parallel.h>
+
+#include <cmath>
+#include <type_traits>
+
+#include "ops/batch_norm_rows.h"
+
+namespace kinefit {
+namespace {
+
+c10::DeviceType meta_stands_for = c10::DeviceType::CPU;
+bool cpu_loops = true;
+
+// Whether the loops of batch_norm_rows.h serve x, or would if it were not meta.
+bool OnCpu(const at::Tensor& x) {
+  return (x.is_cpu() && cpu_loops) || (x.is_meta() && meta_stands_for == c10::DeviceType::CPU);
+}
+
+template <typename T>
+T* Data(const at::Tensor& x) {
+  return static_cast<T*>(x.data_ptr());
+}
+
+// Calls run(T()) with the element type of x.
+template <typename Run>
+void ForType(const at::Tensor& x, const Run& run) {
+  switch (x.scalar_type()) {
+    case at::kFloat:
+      return run(float());
+    case at::kDouble:
+      return run(double());
+    case at::kBFloat16:
+      return run(BFloat16Bits());
+    default:
+      TORCH_CHECK(false, "batch norm on the CPU does not take ", x.scalar_type());
+  }
+}
+
+// The rows of a contiguous [N, C, ...] tensor.
+struct Rows {
+  explicit Rows(const at::Tensor& x)
+      : n(x.size(0)),
+        channels(x.size(1)),
+        length(n * channels == 0 ? 0 : x.numel() / n / channels) {
+    TORCH_INTERNAL_ASSERT(x.is_contiguous());
+  }
+  int64_t At(int64_t sample, int64_t channel) const {
+    return (sample * channels + channel) * length;
+  }
+  double count() const { return static_cast<double>(n * length); }
+
+  int64_t n, channels, length;
+};
+
+// Calls run(channel, first element of the row) for every row, a channel's rows in order on one
+// thread.
+template <typename Run>
+void ForEachChannel(const Rows& rows, const Run& run) {
+  at::parallel_for(0, rows.channels, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) run(c);
+  });
+}
+
+// What is per channel has this type.
+at::TensorOptions PerChannel(const at::Tensor& x) {
+  return x.options().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+}
+
+// scale and shift of one channel as ATen's CPU kernel folds them; one and zero without a norm.
+template <typename P>
+class Folded {
+ public:
+  explicit Folded(const Normalisable& x) {
+    if (x.bn == nullptr) return;
+    gamma_ = Data<P>(x.bn->gamma);
+    beta_ = Data<P>(x.bn->beta);
+    mean_ = Data<P>(x.statistics->mean);
+    inverse_std_ = Data<P>(x.statistics->inverse_std);
+  }
+  ScaleShift<P> At(int64_t c) const {
+    if (gamma_ == nullptr) return {};
+    const P scale = inverse_std_[c] * gamma_[c];
+    return {scale, std::fma(-mean_[c], scale, beta_[c])};
+  }
+
+ private:
+  const P* gamma_ = nullptr;
+  const P* beta_ = nullptr;
+  const P* mean_ = nullptr;
+  const P* inverse_std_ = nullptr;
+};
+
+// ---- Any device: ATen ---------------------------------------------------------------------------
+
+// [C] -> [1, C, 1, ...] as x.
+at::Tensor AsChannels(const at::Tensor& values, const at::Tensor& x) {
+  std::vector<int64_t> shape(static_cast<size_t>(x.dim()), 1);
+  shape[1] = -1;
+  return values.view(shape);
+}
+
+std::vector<int64_t> AllButChannels(const at::Tensor& x) {
+  std::vector<int64_t> dims = {0};
+  for (int64_t i = 2; i < x.dim(); ++i) dims.push_back(i);
+  return dims;
+}
+
+// bn(x) in the per-channel type.
+at::Tensor Affine(const Normalisable& x) {
+  if (x.bn == nullptr) return x.x;
+  const at::Tensor scale = x.statistics->inverse_std * x.bn->gamma;
+  const at::Tensor shift = x.bn->beta - x.statistics->mean * scale;
+  return at::mul(x.x, AsChannels(scale, x.x)).add_(AsChannels(shift, x.x));
+}
+
+BatchNormStatistics AtenStatistics(const at::Tensor& x, double epsilon,
+                                   at::Tensor* unbiased_variance) {
+  const auto dims = AllButChannels(x);
+  const auto type = c10::typeMetaToScalarType(PerChannel(x).dtype());
+  BatchNormStatistics result;
+  result.mean = at::mean(x, dims, false, type);
+  const at::Tensor variance =
+      at::mean(at::sub(x, AsChannels(result.mean, x)).square_(), dims, false, type);
+  result.inverse_std = (variance + epsilon).rsqrt_();
+  const double count = static_cast<double>(x.numel()) / static_cast<double>(x.size(1));
+  *unbiased_variance = variance * (count / std::max(count - 1, 1.0));
+  return result;
+}
+
+BatchNormGradients AtenBackward(const at::Tensor& grad, const Normalisable& x, bool relu,
+                                at::Tensor into) {
+  const auto dims = AllButChannels(x.x);
+  at::Tensor g = grad;
+  if (relu) g = g * Affine(x).gt(0);
+  at::Tensor centred = at::sub(x.x, AsChannels(x.statistics->mean, x.x));
+  const auto type = c10::typeMetaToScalarType(PerChannel(x.x).dtype());
+  const at::Tensor sum = at::sum(g, dims, false, type);
+  const at::Tensor dot = at::sum(g * centred, dims, false, type);
+  const at::Tensor& inverse_std = x.statistics->inverse_std;
+  const at::Tensor factor = AsChannels(inverse_std * x.bn->gamma, x.x);
+  BatchNormGradients result{std::move(into), dot * inverse_std, sum};
+  if (x.statistics->of_batch) {
+    const double count = static_cast<double>(x.x.numel()) / static_cast<double>(x.x.size(1));
+    const at::Tensor slope = dot * inverse_std * inverse_std / count;
+    centred.mul_(AsChannels(slope, x.x)).neg_().add_(g).sub_(AsChannels(sum / count, x.x));
+  } else {
+    centred.copy_(g);
+  }
+  centred.mul_(factor);
+  if (result.input.defined()) {
+    result.input.copy_(centred);
+  } else {
+    result.input = centred.to(x.x.scalar_type());
+  }
+  return result;
+}
+
+// ---- The CPU ------------------------------------------------------------------------------------
+
+template <typename T>
+void CpuStatistics(const at::Tensor& x, const BatchNormTensors& bn, double momentum, double epsilon,
+                   const BatchNormStatistics& result) {
+  using P = typename RowParameter<T>::Type;
+  const Rows rows(x);
+  const T* data = Data<T>(x);
+  P* mean = Data<P>(result.mean);
+  P* inverse_std = Data<P>(result.inverse_std);
+  P* running_mean = Data<P>(bn.running_mean);
+  P* running_var = Data<P>(bn.running_var);
+  ForEachChannel(rows, [&](int64_t c) {
+    double sum = 0;
+    for (int64_t n = 0; n < rows.n; ++n) sum += RowSum(data + rows.At(n, c), rows.length);
+    mean[c] = static_cast<P>(sum / rows.count());
+    double squares = 0;
+    for (int64_t n = 0; n < rows.n; ++n) {
+      squares += RowSquares(data + rows.At(n, c), rows.length, mean[c]);
+    }
+    // Rounded where ATen rounds.
+    const P total = static_cast<P>(squares);
+    const auto value = static_cast<double>(total / static_cast<P>(rows.count()));
+    const P unbiased = total / static_cast<P>(std::max(rows.count() - 1, 1.0));
+    const P m = static_cast<P>(momentum);
+    running_mean[c] = m * mean[c] + (1 - m) * running_mean[c];
+    running_var[c] = static_cast<P>(static_cast<double>(m) * static_cast<double>(unbiased) +
+                                    static_cast<double>((1 - m) * running_var[c]));
+    inverse_std[c] = static_cast<P>(1 / std::sqrt(value + epsilon));
+  });
+}
+
+template <typename T>
+void CpuInputGradient(const at::Tensor& grad, const Normalisable& x, bool relu,
+                      const BatchNormGradients& result) {
+  using P = typename RowParameter<T>::Type;
+  const Rows rows(x.x);
+  const T* g = Data<T>(grad);
+  const T* values = Data<T>(x.x);
+  T* out = Data<T>(result.input);
+  const Folded<P> folded(x);
+  const P* mean = Data<P>(x.statistics->mean);
+  const P* inverse_std = Data<P>(x.statistics->inverse_std);
+  const P* gamma = Data<P>(x.bn->gamma);
+  ForEachChannel(rows, [&](int64_t c) {
+    const ScaleShift<P> fold = folded.At(c);
+    double sum = 0;
+    double dot = 0;
+    for (int64_t n = 0; n < rows.n; ++n) {
+      const int64_t at = rows.At(n, c);
+      const GradientSums<T> row =
+          RowGradientSums(g + at, values + at, rows.length, mean[c], relu, fold);
+      sum += static_cast<double>(row.grad);
+      dot += static_cast<double>(row.dot);
+    }
+    Data<P>(result.gamma)[c] = static_cast<P>(dot * static_cast<double>(inverse_std[c]));
+    Data<P>(result.beta)[c] = static_cast<P>(sum);
+    InputGradient<T> k{mean[c], 0, 0, inverse_std[c], gamma[c]};
+    if (x.statistics->of_batch) {
+      k.slope = static_cast<P>(dot) * inverse_std[c] * inverse_std[c] /
+                static_cast<P>(rows.n * rows.length);
+      k.offset = static_cast<P>(sum / rows.count());
+    }
+    for (int64_t n = 0; n < rows.n; ++n) {
+      const int64_t at = rows.At(n, c);
+      InputGradientRow(g + at, values + at, rows.length, k, relu, fold, out + at);
+    }
+  });
+}
+
+}  // namespace
+
+void SetMetaStandsFor(c10::DeviceType device) { meta_stands_for = device; }
+void SetCpuLoops(bool on) { cpu_loops = on; }
+
+BatchNormStatistics BatchStatistics(const at::Tensor& x, const BatchNormTensors& bn,
+                                    double momentum, double epsilon) {
+  if (OnCpu(x)) {
+    const at::TensorOptions options = PerChannel(x);
+    const BatchNormStatistics result{at::empty({x.size(1)}, options),
+                                     at::empty({x.size(1)}, options)};
+    if (x.is_meta()) return result;
+    ForType(x, [&](auto type) { CpuStatistics<decltype(type)>(x, bn, momentum, epsilon, result); });
+    return result;
+  }
+  at::Tensor unbiased_variance;
+  BatchNormStatistics result = AtenStatistics(x, epsilon, &unbiased_variance);
+  at::Tensor running_mean = bn.running_mean;
+  at::Tensor running_var = bn.running_var;
+  running_mean.mul_(1 - momentum).add_(result.mean, momentum);
+  running_var.mul_(1 - momentum).add_(unbiased_variance, momentum);
+  return result;
+}
+
+BatchNormStatistics RunningStatistics(const BatchNormTensors& bn, double epsilon) {
+  return {bn.running_mean, (bn.running_var + epsilon).rsqrt_(), false};
+}
+
+at::Tensor Normalised(const Normalisable& x, bool relu) {
+  if (!OnCpu(x.x)) {
+    at::Tensor result = Affine(x);
+    if (relu) result.relu_();
+    return result.to(x.x.scalar_type());
+  }
+  const at::Tensor result = at::empty_like(x.x);
+  if (x.x.is_meta()) return result;
+  ForType(x.x, [&](auto type) {
+    using T = decltype(type);
+    const Rows rows(x.x);
+    const Folded<typename RowParameter<T>::Type> folded(x);
+    ForEachChannel(rows, [&](int64_t c) {
+      for (int64_t n = 0; n < rows.n; ++n) {
+        const int64_t at = rows.At(n, c);
+        NormaliseRow(Data<T>(x.x) + at, rows.length, folded.At(c), relu, Data<T>(result) + at);
+      }
+    });
+  });
+  return result;
+}
+
+at::Tensor NormalisedSum(const Normalisable& a, const Normalisable& b, at::Tensor into) {
+  if (!OnCpu(a.x)) {
+    const at::Tensor sum = Affine(a).add_(Affine(b)).relu_();
+    return into.defined() ? into.copy_(sum) : sum.to(a.x.scalar_type());
+  }
+  const at::Tensor result = into.defined() ? std::move(into) : at::empty_like(a.x);
+  if (a.x.is_meta()) return result;
+  ForType(a.x, [&](auto type) {
+    using T = decltype(type);
+    const Rows rows(a.x);
+    const Folded<typename RowParameter<T>::Type> fold_a(a);
+    const Folded<typename RowParameter<T>::Type> fold_b(b);
+    ForEachChannel(rows, [&](int64_t c) {
+      for (int64_t n = 0; n < rows.n; ++n) {
+        const int64_t at = rows.At(n, c);
+        NormaliseSumRow(Data<T>(a.x) + at, rows.length, fold_a.At(c), Data<T>(b.x) + at,
+                        fold_b.At(c), Data<T>(result) + at);
+      }
+    });
+  });
+  return result;
+}
+
+void MaskBySum(at::Tensor& grad, const Normalisable& a, const Normalisable& b) {
+  if (!OnCpu(a.x)) {
+    grad.mul_(Affine(a).add_(Affine(b)).gt(0));
+    return;
+  }
+  if (a.x.is_meta()) return;
+  ForType(a.x, [&](auto type) {
+    using T = decltype(type);
+    const Rows rows(a.x);
+    const Folded<typename RowParameter<T>::Type> fold_a(a);
+    const Folded<typename RowParameter<T>::Type> fold_b(b);
+    ForEachChannel(rows, [&](int64_t c) {
+      for (int64_t n = 0; n < rows.n; ++n) {
+        const int64_t at = rows.At(n, c);
+        MaskSumRow(Data<T>(a.x) + at, rows.length, fold_a.At(c), Data<T>(b.x) + at, fold_b.At(c),
+                   Data<T>(grad) + at);
+      }
+    });
+  });
+}
+
+BatchNormGradients BatchNormBackward(const at::Tensor& grad, const Normalisable& x, bool relu,
+                                     at::Tensor into) {
+  if (!OnCpu(x.x)) return AtenBackward(grad, x, relu, std::move(into));
+  BatchNormGradients result;
+  result.input = into.defined() ? std::move(into) : at::empty_like(x.x);
+  result.gamma = at::empty({x.x.size(1)}, PerChannel(x.x));
+  result.beta = at::empty({x.x.size(1)}, PerChannel(x.x));
+  if (x.x.is_meta()) return result;
+  ForType(x.x, [&](auto type) { CpuInputGradient<decltype(type)>(grad, x, relu, result); });
+  return result;
+}
+
+}  // namespace kinefit

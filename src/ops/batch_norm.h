@@ -1,0 +1,60 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+namespace kinefit {
+
+// Batch normalisation of x [N, C, ...], taken apart so that the backward pass can rebuild the
+// normalised and activated tensor from x instead of keeping it. Nothing here is seen by autograd.
+// x is contiguous, float, double or bfloat16 (half on CUDA); everything per channel, [C], is
+// float32 (double for double). On the CPU each function is one pass or two over memory; elsewhere,
+// and for the meta device when it stands for another device, it is a composition of ATen
+// operations.
+
+// One layer's tensors, all [C].
+struct BatchNormTensors {
+  at::Tensor gamma, beta;
+  at::Tensor running_mean, running_var;
+};
+
+struct BatchNormStatistics {
+  at::Tensor mean, inverse_std;
+  bool of_batch = true;  // false: the running ones, which have no gradient
+};
+
+// For which device the meta device follows shapes and allocations: kCPU (default) or another.
+void SetMetaStandsFor(c10::DeviceType device);
+// False: the CPU too takes the composition of ATen operations that other devices have. For tests.
+void SetCpuLoops(bool on);
+
+// Statistics of the batch; moves the running ones by `momentum` as PyTorch does (unbiased
+// variance).
+BatchNormStatistics BatchStatistics(const at::Tensor& x, const BatchNormTensors& bn,
+                                    double momentum, double epsilon);
+BatchNormStatistics RunningStatistics(const BatchNormTensors& bn, double epsilon);
+
+// A tensor on its way through a batch norm; `bn` null: as it is.
+struct Normalisable {
+  at::Tensor x;
+  const BatchNormTensors* bn = nullptr;
+  const BatchNormStatistics* statistics = nullptr;
+};
+
+// bn(x), or relu(bn(x)). A new tensor.
+at::Tensor Normalised(const Normalisable& x, bool relu);
+// relu(a + b), each through its batch norm. In the memory of `into`, which may be a.x, whose values
+// are then lost, or undefined: a new tensor.
+at::Tensor NormalisedSum(const Normalisable& a, const Normalisable& b, at::Tensor into);
+// Sets `grad` to 0 in place where NormalisedSum(a, b) is 0.
+void MaskBySum(at::Tensor& grad, const Normalisable& a, const Normalisable& b);
+
+struct BatchNormGradients {
+  at::Tensor input;        // as x; in the memory of `into`
+  at::Tensor gamma, beta;  // [C]
+};
+// Gradients of bn(x), or relu(bn(x)), for a gradient `grad` of the result. `into` is x's or grad's
+// own tensor, whose values are then lost, or an undefined one.
+BatchNormGradients BatchNormBackward(const at::Tensor& grad, const Normalisable& x, bool relu,
+                                     at::Tensor into);
+
+}  // namespace kinefit

@@ -1,0 +1,263 @@
+#include "ops/bottleneck_stage.h"
+
+#include <memory>
+#include <utility>
+
+#include "ops/gradient_node.h"
+#include "ops/layer_scope.h"
+
+namespace kinefit {
+namespace {
+
+// What is there of one block: layers, statistics, and as many of its tensors as are kept.
+struct Block {
+  BottleneckLayers layers;
+  BatchNormStatistics norm1, norm2, norm3, norm_shortcut;
+  at::Tensor x;               // the block's input; of the first block the stage's
+  at::Tensor y1, y2, y3, ys;  // outputs of the convolutions
+
+  Normalisable Norm1() const { return {y1, &layers.conv1.bn, &norm1}; }
+  Normalisable Norm2() const { return {y2, &layers.conv2.bn, &norm2}; }
+  Normalisable Norm3() const { return {y3, &layers.conv3.bn, &norm3}; }
+  // What is added to the third convolution, given the block's input.
+  Normalisable Shortcut(const at::Tensor& input) const {
+    if (!layers.shortcut) return {input, nullptr, nullptr};
+    return {ys, &layers.shortcut->bn, &norm_shortcut};
+  }
+  void DropConvolutions() { y1 = y2 = y3 = ys = at::Tensor(); }
+};
+
+class Stage {
+ public:
+  Stage(const std::vector<BottleneckLayers>& blocks, const BatchNormMode& mode, Keep keep)
+      : mode_(mode), keep_(keep), blocks_(blocks.size()) {
+    for (size_t i = 0; i < blocks.size(); ++i) blocks_[i].layers = blocks[i];
+  }
+
+  // With `keeping` false nothing is kept: there will be no backward pass.
+  at::Tensor Forward(const at::Tensor& input, bool keeping);
+  void SetInput(const Feature& input) { input_ = KeptFeature(input); }
+  Tensors Backward(at::Tensor grad, bool want_input_grad);
+  // The stage's output once more. Only with Keep::kConvolutions.
+  at::Tensor Output() const;
+  void Release();
+
+ private:
+  void TakeStatistics(const at::Tensor& y, const ConvNorm& layer, BatchNormStatistics* statistics);
+  at::Tensor RunBlock(Block& block, const at::Tensor& x, bool keep_convolutions);
+  void RebuildInputs();
+  static void RunConvolutions(Block& block);
+  at::Tensor BlockBackward(Block& block, at::Tensor grad, bool want_input_grad,
+                           std::vector<Tensors>* gradients);
+
+  BatchNormMode mode_;
+  Keep keep_;
+  std::vector<Block> blocks_;
+  KeptFeature input_;
+  bool released_ = false;
+};
+
+// The statistics of the first run serve all later ones.
+void Stage::TakeStatistics(const at::Tensor& y, const ConvNorm& layer,
+                           BatchNormStatistics* statistics) {
+  if (!statistics->mean.defined()) *statistics = NormStatistics(y, layer, mode_);
+}
+
+at::Tensor Stage::RunBlock(Block& block, const at::Tensor& x, bool keep_convolutions) {
+  const auto run = [&](const ConvNorm& layer, const at::Tensor& input,
+                       BatchNormStatistics* statistics) {
+    const LayerScope scope(layer.name);
+    at::Tensor y = Convolve(input, layer);
+    TakeStatistics(y, layer, statistics);
+    return y;
+  };
+  block.y1 = run(block.layers.conv1, x, &block.norm1);
+  at::Tensor activated = Normalised(block.Norm1(), /*relu=*/true);
+  if (!keep_convolutions && keep_ != Keep::kSpatial) block.y1 = at::Tensor();
+  block.y2 = run(block.layers.conv2, activated, &block.norm2);
+  activated = Normalised(block.Norm2(), /*relu=*/true);
+  if (!keep_convolutions && keep_ != Keep::kSpatial) block.y2 = at::Tensor();
+  block.y3 = run(block.layers.conv3, activated, &block.norm3);
+  activated = at::Tensor();
+  if (block.layers.shortcut) {
+    block.ys = run(*block.layers.shortcut, x, &block.norm_shortcut);
+  }
+  const LayerScope scope(block.layers.conv3.name);
+  if (keep_convolutions) return NormalisedSum(block.Norm3(), block.Shortcut(x), {});
+  at::Tensor sum = NormalisedSum(block.Norm3(), block.Shortcut(x), block.y3);
+  block.y3 = block.ys = at::Tensor();
+  return sum;
+}
+
+at::Tensor Stage::Forward(const at::Tensor& input, bool keeping) {
+  at::Tensor x = input;
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    Block& block = blocks_[i];
+    if (keeping && keep_ == Keep::kBlocks && i > 0) block.x = x;
+    x = RunBlock(block, x, keeping && keep_ == Keep::kConvolutions);
+    if (!keeping) block.DropConvolutions();
+  }
+  return x;
+}
+
+at::Tensor Stage::Output() const {
+  TORCH_INTERNAL_ASSERT(!released_, "a stage's output was asked for after its backward pass");
+  at::Tensor x;
+  for (const Block& block : blocks_) {
+    const LayerScope scope(block.layers.conv3.name);
+    if (!x.defined() && !block.layers.shortcut) x = input_.Get();
+    x = NormalisedSum(block.Norm3(), block.Shortcut(x), {});
+  }
+  return x;
+}
+
+// Gives every block its input again, as far as it is not kept, and with kStage its convolutions.
+void Stage::RebuildInputs() {
+  blocks_[0].x = input_.Get();
+  if (keep_ == Keep::kBlocks) return;
+  for (size_t i = 0; i + 1 < blocks_.size(); ++i) {
+    Block& block = blocks_[i];
+    at::Tensor& next = blocks_[i + 1].x;
+    const LayerScope scope(block.layers.conv3.name);
+    switch (keep_) {
+      case Keep::kConvolutions:
+        next = NormalisedSum(block.Norm3(), block.Shortcut(block.x), {});
+        break;
+      case Keep::kSpatial:
+        RunConvolutions(block);
+        next = NormalisedSum(block.Norm3(), block.Shortcut(block.x), block.y3);
+        block.y3 = block.ys = at::Tensor();
+        break;
+      default:
+        next = RunBlock(block, block.x, keep_ == Keep::kStage);
+    }
+  }
+}
+
+// Computes those outputs of a block's convolutions that are not there.
+void Stage::RunConvolutions(Block& block) {
+  const auto run = [](const ConvNorm& layer, const at::Tensor& input, at::Tensor* y) {
+    const LayerScope scope(layer.name);
+    if (!y->defined()) *y = Convolve(input, layer);
+  };
+  run(block.layers.conv1, block.x, &block.y1);
+  if (!block.y2.defined()) {
+    run(block.layers.conv2, Normalised(block.Norm1(), /*relu=*/true), &block.y2);
+  }
+  if (!block.y3.defined()) {
+    run(block.layers.conv3, Normalised(block.Norm2(), /*relu=*/true), &block.y3);
+  }
+  if (block.layers.shortcut) run(*block.layers.shortcut, block.x, &block.ys);
+}
+
+// Gradients of one convolution, its norm and ReLU; `grad` and `y` (the convolution's output, whose
+// memory takes the gradient) are given up on the way. Appends those of its parameters.
+at::Tensor LayerBackward(at::Tensor grad, at::Tensor& y, const ConvNorm& layer,
+                         const BatchNormStatistics& statistics, bool relu,
+                         const std::function<at::Tensor()>& input, bool want_input_grad,
+                         Tensors* gradients) {
+  const LayerScope scope(layer.name);
+  BatchNormGradients norm = BatchNormBackward(grad, {y, &layer.bn, &statistics}, relu, y);
+  grad = at::Tensor();
+  y = at::Tensor();
+  const ConvolutionGradients conv = ConvolveBackward(norm.input, input(), layer, want_input_grad);
+  gradients->insert(gradients->end(), {conv.weight, norm.gamma, norm.beta});
+  return conv.input;
+}
+
+at::Tensor Stage::BlockBackward(Block& block, at::Tensor grad, bool want_input_grad,
+                                std::vector<Tensors>* gradients) {
+  const BottleneckLayers& layers = block.layers;
+  RunConvolutions(block);
+  MaskBySum(grad, block.Norm3(), block.Shortcut(block.x));
+  std::vector<Tensors> own(4);  // conv1, conv2, conv3, shortcut
+  at::Tensor branch = LayerBackward(
+      grad, block.y3, layers.conv3, block.norm3, /*relu=*/false,
+      [&] { return Normalised(block.Norm2(), true); }, true, &own[2]);
+  branch = LayerBackward(
+      std::move(branch), block.y2, layers.conv2, block.norm2, /*relu=*/true,
+      [&] { return Normalised(block.Norm1(), true); }, true, &own[1]);
+  branch = LayerBackward(
+      std::move(branch), block.y1, layers.conv1, block.norm1, /*relu=*/true,
+      [&] { return block.x; }, want_input_grad, &own[0]);
+  if (layers.shortcut) {
+    grad = LayerBackward(
+        std::move(grad), block.ys, *layers.shortcut, block.norm_shortcut, /*relu=*/false,
+        [&] { return block.x; }, want_input_grad, &own[3]);
+  }
+  for (Tensors& layer : own) {
+    if (!layer.empty()) gradients->push_back(std::move(layer));
+  }
+  return want_input_grad ? grad.add_(branch) : at::Tensor();
+}
+
+Tensors Stage::Backward(at::Tensor grad, bool want_input_grad) {
+  RebuildInputs();
+  std::vector<std::vector<Tensors>> of_blocks(blocks_.size());
+  for (size_t i = blocks_.size(); i-- > 0;) {
+    grad = BlockBackward(blocks_[i], std::move(grad), i > 0 || want_input_grad, &of_blocks[i]);
+    blocks_[i].DropConvolutions();
+    blocks_[i].x = at::Tensor();
+  }
+  Tensors result = {grad};
+  for (const auto& layers : of_blocks) {
+    for (const Tensors& layer : layers) result.insert(result.end(), layer.begin(), layer.end());
+  }
+  return result;
+}
+
+void Stage::Release() {
+  released_ = true;
+  input_ = KeptFeature();
+  for (Block& block : blocks_) {
+    block.DropConvolutions();
+    block.x = at::Tensor();
+  }
+}
+
+class StageNode : public GradientNode {
+ public:
+  explicit StageNode(std::shared_ptr<Stage> stage) : stage_(std::move(stage)) {}
+
+ private:
+  Tensors Backward(at::Tensor grad) override {
+    return stage_->Backward(std::move(grad), task_should_compute_output(0));
+  }
+  void Release() override { stage_->Release(); }
+
+  std::shared_ptr<Stage> stage_;
+};
+
+void AddParameters(const ConvNorm& layer, Tensors* inputs) {
+  inputs->insert(inputs->end(), {layer.weight, layer.bn.gamma, layer.bn.beta});
+}
+
+}  // namespace
+
+Feature BottleneckStage(const Feature& x, const std::vector<BottleneckLayers>& blocks,
+                        const BatchNormMode& mode, Keep keep) {
+  Tensors inputs = {x.value};
+  for (const BottleneckLayers& block : blocks) {
+    AddParameters(block.conv1, &inputs);
+    AddParameters(block.conv2, &inputs);
+    AddParameters(block.conv3, &inputs);
+    if (block.shortcut) AddParameters(*block.shortcut, &inputs);
+  }
+  const bool differentiated = NeedsGradient(inputs);
+  auto stage = std::make_shared<Stage>(blocks, mode, keep);
+  at::Tensor value;
+  {
+    const at::NoGradGuard no_grad;
+    value = stage->Forward(x.value, differentiated);
+  }
+  if (!differentiated) return {value, nullptr};
+  stage->SetInput(x);
+  Attach(new StageNode(stage), inputs, value);
+  if (keep != Keep::kConvolutions) return {value, nullptr};
+  return {value, [stage] {
+            const at::NoGradGuard no_grad;
+            return stage->Output();
+          }};
+}
+
+}  // namespace kinefit

@@ -1,0 +1,121 @@
+#include "ops/conv_norm.h"
+
+#include <memory>
+#include <utility>
+
+#include "ops/gradient_node.h"
+#include "ops/layer_scope.h"
+
+namespace kinefit {
+
+namespace {
+
+// LibTorch's CPU kernel for transposed convolutions knows no 16-bit types.
+at::ScalarType ArithmeticType(const at::Tensor& x, const ConvNorm& layer) {
+  return layer.geometry.transposed && !x.is_cuda() ? layer.weight.scalar_type() : x.scalar_type();
+}
+
+}  // namespace
+
+at::Tensor Convolve(const at::Tensor& x, const ConvNorm& layer) {
+  const at::NoGradGuard no_grad;
+  const ConvolutionGeometry& g = layer.geometry;
+  const at::ScalarType type = ArithmeticType(x, layer);
+  return at::convolution(x.to(type), layer.weight.to(type), {}, g.stride, g.padding, {1, 1, 1},
+                         g.transposed, g.output_padding, /*groups=*/1)
+      .to(x.scalar_type());
+}
+
+ConvolutionGradients ConvolveBackward(const at::Tensor& grad, const at::Tensor& x,
+                                      const ConvNorm& layer, bool want_input) {
+  const at::NoGradGuard no_grad;
+  const ConvolutionGeometry& g = layer.geometry;
+  const at::ScalarType type = ArithmeticType(x, layer);
+  auto [input, weight, bias] = at::convolution_backward(
+      grad.to(type), x.to(type), layer.weight.to(type), c10::nullopt, g.stride, g.padding,
+      {1, 1, 1}, g.transposed, g.output_padding, /*groups=*/1, {want_input, true, false});
+  if (want_input) input = input.to(x.scalar_type());
+  return {std::move(input), weight.to(layer.weight.scalar_type())};
+}
+
+BatchNormStatistics NormStatistics(const at::Tensor& y, const ConvNorm& layer,
+                                   const BatchNormMode& mode) {
+  if (!mode.training) return RunningStatistics(layer.bn, mode.epsilon);
+  at::Tensor tracked = layer.batches_tracked;
+  tracked.add_(1);
+  return BatchStatistics(y, layer.bn, mode.momentum, mode.epsilon);
+}
+
+namespace {
+
+// What the backward pass of one unit needs; also lets the next layer rebuild its input.
+struct UnitState {
+  ConvNorm layer;
+  KeptFeature x;
+  bool relu = false;
+  at::Tensor y;  // undefined: to be computed again
+  BatchNormStatistics statistics;
+
+  Normalisable Norm(const at::Tensor& output) const { return {output, &layer.bn, &statistics}; }
+};
+
+class UnitNode : public GradientNode {
+ public:
+  explicit UnitNode(std::shared_ptr<UnitState> state) : state_(std::move(state)) {}
+
+ private:
+  Tensors Backward(at::Tensor grad) override {
+    const LayerScope scope(state_->layer.name);
+    UnitState& s = *state_;
+    const at::Tensor x = s.x.Get();
+    const bool want_input = task_should_compute_output(0);
+    if (!s.layer.bn.gamma.defined()) {
+      const ConvolutionGradients conv = ConvolveBackward(grad, x, s.layer, want_input);
+      return {conv.input, conv.weight};
+    }
+    if (!s.y.defined()) s.y = Convolve(x, s.layer);
+    BatchNormGradients norm = BatchNormBackward(grad, s.Norm(s.y), s.relu, s.y);
+    grad = at::Tensor();
+    s.y = at::Tensor();
+    const ConvolutionGradients conv = ConvolveBackward(norm.input, x, s.layer, want_input);
+    return {conv.input, conv.weight, norm.gamma, norm.beta};
+  }
+  void Release() override { state_->x = KeptFeature(); }
+
+  std::shared_ptr<UnitState> state_;
+};
+
+}  // namespace
+
+Feature ConvNormRelu(const Feature& x, const ConvNorm& layer, const BatchNormMode& mode, bool relu,
+                     bool keep_output) {
+  const LayerScope scope(layer.name);
+  const bool has_norm = layer.bn.gamma.defined();
+  auto state = std::make_shared<UnitState>();
+  state->layer = layer;
+  state->relu = relu;
+  Tensors inputs = {x.value, layer.weight};
+  if (has_norm) inputs.insert(inputs.end(), {layer.bn.gamma, layer.bn.beta});
+  const bool differentiated = NeedsGradient(inputs);
+  at::Tensor value;
+  {
+    const at::NoGradGuard no_grad;
+    value = Convolve(x.value, layer);
+    if (has_norm) {
+      if (differentiated && keep_output) state->y = value;
+      state->statistics = NormStatistics(value, layer, mode);
+      value = Normalised(state->Norm(value), relu);
+    }
+  }
+  if (!differentiated) return {value, nullptr};
+  state->x = KeptFeature(x);
+  Attach(new UnitNode(state), inputs, value);
+  if (!state->y.defined()) return {value, nullptr};
+  return {value, [state] {
+            const at::NoGradGuard no_grad;
+            TORCH_INTERNAL_ASSERT(state->y.defined(), "rebuilt after its backward pass");
+            return Normalised(state->Norm(state->y), state->relu);
+          }};
+}
+
+}  // namespace kinefit

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "ops/batch_norm.h"
+#include "ops/feature.h"
+
+namespace kinefit {
+
+// What a convolution does besides its weight; in order time, height, width.
+struct ConvolutionGeometry {
+  std::vector<int64_t> stride = {1, 1, 1};
+  std::vector<int64_t> padding = {0, 0, 0};
+  bool transposed = false;
+  std::vector<int64_t> output_padding = {0, 0, 0};  // transposed only
+};
+
+// A convolution without bias and the batch norm behind it, if there is one (else bn's tensors are
+// undefined). Shares the network's tensors.
+struct ConvNorm {
+  std::string name;   // of the layer, e.g. "backbone.rgb_path.layer3.0.conv1"
+  at::Tensor weight;  // [out, in, kt, kh, kw], transposed [in, out, kt, kh, kw]; float32 or double
+  ConvolutionGeometry geometry;
+  BatchNormTensors bn;
+  at::Tensor batches_tracked;  // int64 scalar, counts training batches
+};
+
+struct BatchNormMode {
+  bool training = true;  // statistics of the batch, moving the running ones; else the running ones
+  double momentum = 0.1;
+  double epsilon = 1e-5;
+};
+
+// Plain convolution of x [N, in, T, H, W] in x's dtype (the weight is cast to it). Autograd does
+// not see it.
+at::Tensor Convolve(const at::Tensor& x, const ConvNorm& layer);
+
+struct ConvolutionGradients {
+  at::Tensor input;   // undefined unless asked for
+  at::Tensor weight;  // in the weight's dtype
+};
+ConvolutionGradients ConvolveBackward(const at::Tensor& grad, const at::Tensor& x,
+                                      const ConvNorm& layer, bool want_input);
+
+// Statistics with which the batch norm of `layer` takes y, its convolution's output.
+BatchNormStatistics NormStatistics(const at::Tensor& y, const ConvNorm& layer,
+                                   const BatchNormMode& mode);
+
+// bn(convolution(x)), with ReLU behind it if `relu`, as one differentiable operation that keeps the
+// convolution's output alone: the normalised and activated tensor is computed from it again in the
+// backward pass, for the next layer too (Feature::rebuild). With `keep_output` false not even that
+// is kept: the convolution runs again in the backward pass. Values and gradients are those of
+// at::convolution, at::batch_norm and at::relu up to rounding; with and without keep_output they
+// are the same bits. Without a norm it is the convolution alone. Differentiable once.
+Feature ConvNormRelu(const Feature& x, const ConvNorm& layer, const BatchNormMode& mode, bool relu,
+                     bool keep_output);
+
+}  // namespace kinefit

@@ -1,0 +1,161 @@
+#include "ops/max_pool.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <limits>
+#include <tuple>
+#include <utility>
+
+#include "ops/gradient_node.h"
+
+namespace kinefit {
+namespace {
+
+constexpr int64_t kWindow = 3;
+constexpr int64_t kPadding = 1;
+
+// All frames of all channels, one plane after the other.
+struct Planes {
+  int64_t count, height, width;  // of the input
+  int64_t out_height, out_width, stride;
+};
+
+template <typename T>
+void PoolPlane(const T* in, const Planes& p, T* out, uint8_t* places) {
+  for (int64_t y = 0; y < p.out_height; ++y) {
+    for (int64_t x = 0; x < p.out_width; ++x) {
+      const int64_t top = y * p.stride - kPadding;
+      const int64_t left = x * p.stride - kPadding;
+      T best{};
+      int64_t place = -1;
+      for (int64_t dy = std::max<int64_t>(0, -top); dy < std::min(kWindow, p.height - top); ++dy) {
+        for (int64_t dx = std::max<int64_t>(0, -left); dx < std::min(kWindow, p.width - left);
+             ++dx) {
+          const T value = in[(top + dy) * p.width + left + dx];
+          // The first of equals; a NaN wins.
+          if (place < 0 || value > best || value != value) {
+            best = value;
+            place = dy * kWindow + dx;
+          }
+        }
+      }
+      *out++ = best;
+      *places++ = static_cast<uint8_t>(place);
+    }
+  }
+}
+
+template <typename T>
+void UnpoolPlane(const T* grad, const uint8_t* places, const Planes& p, T* out) {
+  std::fill(out, out + p.height * p.width, T(0));
+  for (int64_t y = 0; y < p.out_height; ++y) {
+    for (int64_t x = 0; x < p.out_width; ++x) {
+      const int64_t place = *places++;
+      const int64_t row = y * p.stride - kPadding + place / kWindow;
+      const int64_t column = x * p.stride - kPadding + place % kWindow;
+      T& target = out[row * p.width + column];
+      target = static_cast<T>(target + *grad++);
+    }
+  }
+}
+
+// ATen's places are row * width + column in the input; ours are relative to the window.
+at::Tensor Origins(const Planes& p, const at::TensorOptions& options) {
+  const auto longs = options.dtype(at::kLong);
+  const at::Tensor tops = at::arange(p.out_height, longs).mul_(p.stride).sub_(kPadding);
+  const at::Tensor lefts = at::arange(p.out_width, longs).mul_(p.stride).sub_(kPadding);
+  return tops.mul(p.width).unsqueeze(1) + lefts.unsqueeze(0);
+}
+
+std::pair<at::Tensor, at::Tensor> Pool(const at::Tensor& x, const Planes& p) {
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes[3] = p.out_height;
+  sizes[4] = p.out_width;
+  if (x.is_cpu() || x.is_meta()) {
+    at::Tensor out = at::empty(sizes, x.options());
+    at::Tensor places = at::empty(sizes, x.options().dtype(at::kByte));
+    if (x.is_meta()) return {out, places};
+    AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, x.scalar_type(), "MaxPool3x3", [&] {
+      at::parallel_for(0, p.count, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t at = i * p.out_height * p.out_width;
+          PoolPlane(x.data_ptr<scalar_t>() + i * p.height * p.width, p,
+                    out.data_ptr<scalar_t>() + at, places.data_ptr<uint8_t>() + at);
+        }
+      });
+    });
+    return {out, places};
+  }
+  auto [out, indices] =
+      at::max_pool2d_with_indices(x.view({1, p.count, p.height, p.width}), {kWindow, kWindow},
+                                  {p.stride, p.stride}, {kPadding, kPadding});
+  const at::Tensor offset = indices - Origins(p, x.options());
+  const at::Tensor row = offset.div(p.width, "floor");
+  const at::Tensor place = row * kWindow + (offset - row * p.width);
+  return {out.view(sizes), place.to(at::kByte).view(sizes)};
+}
+
+at::Tensor Unpool(const at::Tensor& grad, const at::Tensor& places, const Planes& p,
+                  at::IntArrayRef sizes) {
+  if (grad.is_cpu() || grad.is_meta()) {
+    at::Tensor out = at::empty(sizes, grad.options());
+    if (grad.is_meta()) return out;
+    AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, grad.scalar_type(), "MaxPool3x3Backward", [&] {
+      at::parallel_for(0, p.count, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t at = i * p.out_height * p.out_width;
+          UnpoolPlane(grad.data_ptr<scalar_t>() + at, places.data_ptr<uint8_t>() + at, p,
+                      out.data_ptr<scalar_t>() + i * p.height * p.width);
+        }
+      });
+    });
+    return out;
+  }
+  const at::Tensor place = places.view({1, p.count, p.out_height, p.out_width}).to(at::kLong);
+  const at::Tensor row = place.div(kWindow, "floor");
+  const at::Tensor indices = row * p.width + (place - row * kWindow) + Origins(p, grad.options());
+  const at::Tensor like = at::empty({1, p.count, p.height, p.width}, grad.options());
+  return at::max_pool2d_with_indices_backward(grad.view({1, p.count, p.out_height, p.out_width}),
+                                              like, {kWindow, kWindow}, {p.stride, p.stride},
+                                              {kPadding, kPadding}, {1, 1}, false, indices)
+      .view(sizes);
+}
+
+class MaxPoolNode : public GradientNode {
+ public:
+  MaxPoolNode(at::Tensor places, const Planes& planes, at::IntArrayRef sizes)
+      : places_(std::move(places)), planes_(planes), sizes_(sizes.vec()) {}
+
+ private:
+  Tensors Backward(at::Tensor grad) override { return {Unpool(grad, places_, planes_, sizes_)}; }
+  void Release() override { places_ = at::Tensor(); }
+
+  at::Tensor places_;
+  Planes planes_;
+  std::vector<int64_t> sizes_;
+};
+
+}  // namespace
+
+at::Tensor MaxPool3x3(const at::Tensor& input, int64_t stride) {
+  const auto out = [&](int64_t size) { return (size + 2 * kPadding - kWindow) / stride + 1; };
+  const at::Tensor x = input.contiguous();
+  TORCH_CHECK(x.dim() == 5 && x.size(3) > 0 && x.size(4) > 0, "MaxPool3x3 takes [N, C, T, H, W]");
+  const Planes planes{x.size(0) * x.size(1) * x.size(2),
+                      x.size(3),
+                      x.size(4),
+                      out(x.size(3)),
+                      out(x.size(4)),
+                      stride};
+  at::Tensor result;
+  at::Tensor places;
+  {
+    const at::NoGradGuard no_grad;
+    std::tie(result, places) = Pool(x, planes);
+  }
+  if (NeedsGradient({x})) Attach(new MaxPoolNode(places, planes, x.sizes()), {x}, result);
+  return result;
+}
+
+}  // namespace kinefit
