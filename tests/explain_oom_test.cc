@@ -71,7 +71,7 @@ TEST_F(ExplainOom, PlansTheConfiguration) {
   const std::string config = scratch_ / "config.toml";
   WriteText(config, SmallConfig("pose"));
   ExpectWords(Explain(kMessage, {"--config", config}), 0,
-              {"really needs", "With the GPU to itself (38.7", "on cuda", "It fits as written"});
+              {"really needs", "With the GPU to itself", "on cuda", "It fits as written"});
   // 1 MiB is left: too little for anything.
   const std::string tight =
       "CUDA out of memory. Tried to allocate 62.00 MiB (GPU 0; 39.39 GiB total capacity; 0 bytes "

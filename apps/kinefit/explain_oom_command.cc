@@ -7,6 +7,7 @@
 
 #include "apps/kinefit/commands.h"
 #include "apps/kinefit/log_input.h"
+#include "apps/kinefit/run_setup.h"
 #include "config/load.h"
 #include "config/validate.h"
 #include "files/error.h"
@@ -36,6 +37,15 @@ struct Planned {
   std::string basis;                // where the budget comes from, one sentence
 };
 
+PlanReport PlanWithin(const Config& config, int64_t budget) {
+  PlanRequest request;
+  request.budget = budget;
+  request.margin = config.memory.margin;
+  request.exact = config.memory.exact;
+  request.details = true;
+  return MakePlan(config, request, RehearseStep);
+}
+
 // The diagnosis whose process has the least memory to plan with: all ranks need the same.
 const Diagnosis* Tightest(const std::vector<Diagnosis>& diagnoses) {
   const Diagnosis* least = nullptr;
@@ -61,6 +71,7 @@ std::optional<Planned> PlanFor(const Arguments& arguments,
   LoadedConfig loaded = LoadConfig(arguments.config.path, arguments.config.overrides);
   Config& config = loaded.config;
   Validate(config, &loaded.provenance);
+  SetThreads(config);
   Planned planned;
   const Diagnosis* d = Tightest(diagnoses);
   if (d == nullptr) {
@@ -189,20 +200,7 @@ std::string PlannedText(const Arguments& arguments, const std::optional<Planned>
   }
   text += Wrap(planned->basis, 2);
   if (planned->alone) {
-    const PlanReport& alone = *planned->alone;
-    std::string sentence =
-        "With the GPU to itself (" + FormatAmount(planned->alone->budget) + ") the configuration ";
-    if (planned->alone->fits()) {
-      sentence += "fits as written: it needs " + FormatAmount(alone.as_written.need) + ".";
-    } else if (alone.chosen < 0) {
-      sentence += "would not fit either, not even one clip at a time.";
-    } else {
-      const Plan& chosen = alone.plans[static_cast<size_t>(alone.chosen)];
-      sentence += "would not fit as written either, but would with batch " +
-                  std::to_string(chosen.batch_size) + " x " + std::to_string(chosen.accumulate) +
-                  " accumulated, recompute " + chosen.recompute + ".";
-    }
-    text += Wrap(sentence, 2);
+    text += Wrap("With the GPU to itself, " + PlanParagraph(*planned->alone) + ".", 2);
   }
   return text + "\n" + FormatPlan(planned->now);
 }
@@ -286,17 +284,22 @@ Json DiagnosisJson(const Diagnosis& d) {
 }
 
 Json PlanJson(const PlanReport& report) {
-  const auto batch = [](const Plan& plan) {
-    return Json{
-        {"batch_size", plan.batch_size}, {"accumulate", plan.accumulate}, {"peak", plan.peak}};
+  const auto way = [](const Plan& plan) {
+    return Json{{"batch_size", plan.batch_size},
+                {"accumulate", plan.accumulate},
+                {"recompute", plan.recompute},
+                {"precision", plan.precision},
+                {"peak", plan.peak},
+                {"need", plan.need},
+                {"changes", plan.changes}};
   };
-  return {{"device", report.device},
-          {"precision", report.as_written.precision},
-          {"budget", report.budget},
-          {"fits", report.fits()},
-          {"as_written", batch(report.as_written)},
-          {"chosen",
-           report.chosen < 0 ? Json() : batch(report.plans[static_cast<size_t>(report.chosen)])}};
+  Json json = {{"device", report.device},
+               {"budget", report.request.budget},
+               {"fits", report.fits()},
+               {"as_written", way(report.as_written)},
+               {"chosen", nullptr}};
+  if (report.chosen >= 0) json["chosen"] = way(report.plans.at(static_cast<size_t>(report.chosen)));
+  return json;
 }
 
 std::string ReportJson(const Arguments& arguments, const LogInput& input,

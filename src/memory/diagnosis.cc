@@ -1,6 +1,7 @@
 #include "memory/diagnosis.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -16,7 +17,7 @@ bool IsSignificant(int64_t bytes, const OomMessage& m) { return bytes >= *m.capa
 
 std::string Percent(int64_t part, int64_t whole) {
   const double percent = 100 * static_cast<double>(part) / static_cast<double>(whole);
-  return std::to_string(static_cast<int64_t>(percent + 0.5)) + " %";
+  return std::to_string(std::llround(percent)) + " %";
 }
 
 std::string ListProcesses(const OomMessage& m, const char* separator, bool with_bytes) {
@@ -122,7 +123,14 @@ std::string WhyFragmented(const GpuLedger& ledger) {
          "pieces PyTorch had given back before it gave up.) A smaller batch would only hide that.";
 }
 
-std::string WhyTensors(const GpuLedger& ledger, int64_t if_alone) {
+// What this process holds outside PyTorch; a guess from above where the message does not say.
+int64_t OwnContext(const GpuLedger& ledger) {
+  const OomMessage& m = ledger.message;
+  if (!m.process) return std::min(ledger.rest, kContextBytes);
+  return std::max<int64_t>(*m.process - m.allocated.value_or(0) - m.unused.value_or(0), 0);
+}
+
+std::string WhyTensors(const GpuLedger& ledger) {
   const OomMessage& m = ledger.message;
   std::string why = Asked(m);
   if (ledger.elsewhere > 0) {
@@ -134,7 +142,7 @@ std::string WhyTensors(const GpuLedger& ledger, int64_t if_alone) {
   const int64_t wanted = *m.allocated + *m.requested;
   const int64_t missing = *m.requested - *m.free;
   why += "With the request they come to " + FormatAmount(wanted);
-  if (wanted > if_alone) {
+  if (wanted > *m.capacity - OwnContext(ledger)) {
     why += ": more than the GPU could give if nothing else were on it. ";
   } else {
     why += "; " + FormatAmount(missing) + " were missing. ";
@@ -187,16 +195,16 @@ std::string WhyUnclear(const GpuLedger& ledger) {
          ". Without it the cause cannot be told.";
 }
 
-std::string WhyGpu(const GpuLedger& ledger, const Diagnosis& d) {
+std::string WhyGpu(const GpuLedger& ledger, OomCause cause) {
   const OomMessage& m = ledger.message;
-  switch (d.cause) {
+  switch (cause) {
     case OomCause::kNotOurs:
     case OomCause::kNotOursOrCache:
       return WhyNotOurs(ledger);
     case OomCause::kFragmented:
       return WhyFragmented(ledger);
     case OomCause::kTensors:
-      return WhyTensors(ledger, d.if_alone.value_or(*m.capacity));
+      return WhyTensors(ledger);
     case OomCause::kTooLarge:
       return "The one request is larger than all of " + GpuName(m) + ", which has " +
              FormatAmount(*m.capacity) +
@@ -251,8 +259,8 @@ std::string AdvicePlan(const Diagnosis& d, const std::string& condition = "") {
     }
   }
   return text +
-         "` finds the micro-batch that fits and accumulates the rest: same effective batch, same "
-         "learning rate.";
+         "` finds the fastest way that fits (recomputing, or smaller micro-batches with "
+         "accumulation): same effective batch, same learning rate.";
 }
 
 std::vector<std::string> AdviceGpu(const Diagnosis& d, const GpuLedger& ledger) {
@@ -314,20 +322,12 @@ std::vector<std::string> AdviceGpu(const Diagnosis& d, const GpuLedger& ledger) 
 void SetBudgets(const GpuLedger& ledger, Diagnosis* d) {
   const OomMessage& m = d->message;
   if (!m.capacity || ledger.contradictory) return;
-  const int64_t own =
-      m.process ? std::max<int64_t>(*m.process - m.allocated.value_or(0) - m.unused.value_or(0), 0)
-                : 0;
-  const bool rest_is_foreign = m.free.has_value() && m.allocated.has_value();
-  const int64_t available = *m.capacity - ledger.others - own - (rest_is_foreign ? ledger.rest : 0);
-  const int64_t alone = *m.capacity - (m.process ? own : std::min(ledger.rest, kContextBytes));
-  if (available > 0) d->available = available;
-  if (alone > 0) d->if_alone = alone;
-  // Of a message without all figures too little is known about the others.
-  if (d->if_alone && d->available) d->available = std::min(*d->available, *d->if_alone);
-  if (m.allowed) {
-    if (d->available) d->available = std::min(*d->available, *m.allowed);
-    if (d->if_alone) d->if_alone = std::min(*d->if_alone, *m.allowed);
-  }
+  const int64_t alone = *m.capacity - (m.process ? ledger.rest : 0);
+  // Of a message without all figures too little is known about the rest.
+  const int64_t rest = m.free && m.allocated ? ledger.rest : 0;
+  const int64_t available = std::min(*m.capacity - ledger.others - rest, alone);
+  if (available > 0) d->available = std::min(available, m.allowed.value_or(available));
+  if (alone > 0) d->if_alone = std::min(alone, m.allowed.value_or(alone));
 }
 
 Diagnosis DiagnoseGpu(const OomMessage& message) {
@@ -340,7 +340,7 @@ Diagnosis DiagnoseGpu(const OomMessage& message) {
   d.notes.insert(d.notes.end(), ledger.notes.begin(), ledger.notes.end());
   d.cause = FindCause(ledger);
   SetBudgets(ledger, &d);
-  d.why = WhyGpu(ledger, d);
+  d.why = WhyGpu(ledger, d.cause);
   d.advice = AdviceGpu(d, ledger);
   return d;
 }

@@ -59,8 +59,9 @@ struct Diagnosis {
   std::string why;                  // whole sentences
   std::vector<std::string> advice;  // what to do first, second, ...; whole sentences
   std::vector<std::string> notes;   // what was read between the lines, what was left out
-  // Bytes of the GPU that this process's tensors and cache can have while others keep what they
-  // hold, and if nobody else were there: budgets to plan with. kBudget: the budget, both.
+  // Bytes of the GPU that this process can have, its context included, while others keep what they
+  // hold, and if nobody else were there: budgets to plan with. kBudget: the budget, both. Where the
+  // message does not list this process, its context counts among the others' memory.
   std::optional<int64_t> available;
   std::optional<int64_t> if_alone;
 };

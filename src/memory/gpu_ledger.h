@@ -5,13 +5,14 @@
 #include <string>
 #include <vector>
 
+#include "memory/cuda_constants.h"
 #include "memory/diagnosis.h"
 #include "memory/oom_message.h"
 
 namespace kinefit {
 
-// What a CUDA context takes at most on the GPUs known; the message does not list it.
-constexpr int64_t kContextBytes = int64_t{700} << 20;
+// Of what a message does not attribute, at most so much may be this process's own context.
+constexpr int64_t kContextBytes = cuda_constants::kContext.high;
 
 // A GPU's memory at the moment of a failure, divided among those who held it.
 struct GpuLedger {

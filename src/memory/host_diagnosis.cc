@@ -38,7 +38,7 @@ void ExplainLibrary(Diagnosis* d) {
       "cache, "
       "has it all.",
       "Leave the libraries room: `kinefit plan CONFIG -s device=cuda --memory CAPACITY --in-use "
-      "1GiB` finds the micro-batch that does.",
+      "1GiB` finds what does.",
       "If the GPU is nearly empty: run once with CUDA_LAUNCH_BLOCKING=1, or on the CPU, and look "
       "for labels that are out of range."};
 }
@@ -79,15 +79,15 @@ void ExplainHostAllocation(Diagnosis* d) {
            (m.requested ? " of host memory were asked for" : " was asked for on the host") +
            " and not given (error 12, ENOMEM). This is the machine's own memory, or the "
            "container's, or a limit of the shell (ulimit -v): not the GPU's.";
+  if (m.allocated) d->why += " " + FormatAmount(*m.allocated) + " were in its tensors already.";
   if (m.requested && *m.requested >= int64_t{1} << 40) {
     d->why +=
         " One request of that size is more than machines have: its shape is wrong, or a "
         "whole data set is put into one array.";
   }
-  d->advice = {
-      kSeeHost, kLessOnHost,
-      "For training on the CPU: `kinefit plan CONFIG` finds the micro-batch that fits, with "
-      "the same effective batch."};
+  d->advice = {kSeeHost, kLessOnHost,
+               "For training on the CPU: `kinefit plan CONFIG` finds what fits, with "
+               "the same effective batch."};
 }
 
 void ExplainHostKilled(Diagnosis* d) {

@@ -141,6 +141,7 @@ std::vector<GpuUse> Processes(const Nvml& nvml, NvmlDevice device, const std::st
     ListProcesses<NvmlProcessV1>(nvml, name, device, &uses);
   }
   std::vector<GpuUse> processes;
+  processes.reserve(uses.size());
   for (const auto& [pid, bytes] : uses) processes.push_back({pid, bytes, ReadProcess(pid, proc)});
   std::stable_sort(processes.begin(), processes.end(), [](const GpuUse& a, const GpuUse& b) {
     return a.bytes.value_or(-1) > b.bytes.value_or(-1);

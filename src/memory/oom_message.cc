@@ -350,6 +350,12 @@ void Finder::OnTriedToAllocate(size_t at) {
         &message);
     return Add(std::move(message), position, text.substr(0, 120));
   }
+  if (amount && StartsWith(rest, ";") && Contains(rest.substr(0, 40), "areinuse")) {
+    message.kind = OomKind::kHostAllocation;  // kinefit's allocator without a budget
+    message.source = "kinefit";
+    PutBefore(rest, "areinuse", "in use", &message.allocated, &message);
+    return Add(std::move(message), position, text.substr(0, 80));
+  }
   message.source = has_phrase ? DeviceBefore(before.substr(0, phrase)) : "CUDA";
   ReadGpuFigures(before, rest, &message);
   const bool figures = message.capacity || message.allocated || message.free;
@@ -598,8 +604,7 @@ const std::vector<std::string>& KnownOomMessages() {
   static const std::vector<std::string> kKnown = {
       "\"CUDA out of memory. Tried to allocate ...\" of any PyTorch (also HIP, XPU, MPS)",
       "\"CUDA error: out of memory\", CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED",
-      "\"DefaultCPUAllocator: can't allocate memory\", std::bad_alloc, numpy's \"Unable to "
-      "allocate\"",
+      "\"DefaultCPUAllocator: can't allocate memory\", std::bad_alloc, numpy's MemoryError",
       "kinefit's own \"out of memory: tried to allocate ... of the budget\"",
       "the kernel's \"Out of memory: Killed process\", Slurm's oom_kill, OOMKilled",
       "\"Killed\", exit code 137, exitcode -9, SIGKILL",

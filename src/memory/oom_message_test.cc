@@ -143,6 +143,7 @@ TEST(FindOomMessages, RecognisesEveryForm) {
                                       OomKind::kSharedMemory,
                                       OomKind::kKilled,
                                       OomKind::kWorkerEnded,
+                                      OomKind::kHostAllocation,
                                       OomKind::kSharedMemory};
   ASSERT_EQ(kinds.size(), OomTexts().size());
   for (size_t i = 0; i < kinds.size(); ++i) EXPECT_EQ(Only(OomTexts()[i]).kind, kinds[i]) << i;
@@ -156,6 +157,9 @@ TEST(FindOomMessages, ReadsTheHostsFigures) {
   EXPECT_EQ(budget.requested, 62 * kMib);
   EXPECT_EQ(budget.allocated, Gib(5.90));
   EXPECT_EQ(budget.capacity, Gib(6));
+  const OomMessage refused = Only(OomTexts()[31]);
+  EXPECT_EQ(refused.requested, 512);
+  EXPECT_EQ(refused.allocated, 34 * kMib);
   const OomMessage killed = Only(OomTexts()[21]);
   EXPECT_EQ(killed.pid, 25315);
   EXPECT_EQ(killed.program, "python3");

@@ -13,8 +13,8 @@ struct Unit {
   double bytes;
 };
 
-// Longer names first: "bytes" ends in "s", "mib" in "b".
-constexpr std::array<Unit, 14> kUnits = {{{"bytes", 1},
+// Longer names first: "mib" ends in "b".
+constexpr std::array<Unit, 15> kUnits = {{{"bytes", 1},
                                           {"byte", 1},
                                           {"kib", 0x1p10},
                                           {"mib", 0x1p20},
@@ -27,7 +27,8 @@ constexpr std::array<Unit, 14> kUnits = {{{"bytes", 1},
                                           {"gb", 0x1p30},
                                           {"tb", 0x1p40},
                                           {"pb", 0x1p50},
-                                          {"eb", 0x1p60}}};
+                                          {"eb", 0x1p60},
+                                          {"b", 1}}};
 
 constexpr size_t kLongestNumber = 400;
 

@@ -92,6 +92,9 @@ inline const std::vector<std::string>& OomTexts() {
       "limit.",
       "RuntimeError: DataLoader worker (pid 46794) is killed by signal: Killed. ",
       "RuntimeError: DataLoader worker (pid(s) 3216) exited unexpectedly",
+      "kinefit: out of memory: tried to allocate 512 B; 34.00 MiB are in use, and the system gives "
+      "no "
+      "more",
       "ERROR: Unexpected bus error encountered in worker. This might be caused by insufficient "
       "shared "
       "memory (shm).",
