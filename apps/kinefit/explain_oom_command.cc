@@ -55,14 +55,6 @@ const Diagnosis* Tightest(const std::vector<Diagnosis>& diagnoses) {
   return least;
 }
 
-PlanReport PlanWithin(const Config& config, int64_t budget) {
-  PlanRequest request;
-  request.budget = budget;
-  request.exact = config.memory.exact;
-  request.details = true;
-  return MakePlan(config, request, RehearseStep);
-}
-
 bool IsHostMemory(const Diagnosis& d) { return d.cause == OomCause::kHostMemory; }
 
 // Throws Error for a bad configuration. Absent: no message says how much memory there is.
