@@ -35,8 +35,9 @@ struct StepResult {
 // update. A function of (weights, optimizer state, micro-batches, seed, iteration) alone.
 class TrainStep {
  public:
-  // Sets what `network` computes in. `scaler` is null unless the precision is fp16. All must outlive
-  // the object. On the meta device everything runs but no number has a value: results are zero.
+  // Sets what `network` computes in. `scaler` is null unless the precision is fp16. All must
+  // outlive the object. On the meta device everything runs but no number has a value: results are
+  // zero.
   TrainStep(Network& network, const Config& config, Optimizer& optimizer, LossScaler* scaler);
 
   // Draws micro-batches from `next` until it returns false (at most one is alive at a time) and
