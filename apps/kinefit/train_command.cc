@@ -171,9 +171,9 @@ int RunTrain(const ConfigArguments& arguments) {
   InitialiseNetwork(*network, config.model, static_cast<uint64_t>(config.seed));
   network->SetRecompute(
       ParseRecompute(config.memory.recompute, network->Segments(), "memory.recompute"));
-  const auto validate = [&](Network& trained) {
+  const auto validate = [&](Network& trained, const Config& now) {
     const EvaluationResult result = Evaluate(
-        trained, val_set, config, config.eval.val_clips, false, [&](int64_t done, int64_t total) {
+        trained, val_set, now, now.eval.val_clips, false, [&](int64_t done, int64_t total) {
           progress.Note("validating " + std::to_string(done) + "/" + std::to_string(total));
         });
     if (!result.bad_clips.empty()) {
@@ -186,7 +186,7 @@ int RunTrain(const ConfigArguments& arguments) {
     validation.metrics = NamedMetrics(result);
     return validation;
   };
-  std::function<ValidationResult(Network&)> validator;
+  Validator validator;
   if (config.train.val_every > 0) validator = validate;
 
   std::signal(SIGINT, OnSignal);

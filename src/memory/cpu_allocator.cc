@@ -18,13 +18,16 @@ namespace kinefit {
 namespace {
 
 constexpr size_t kCachedFrom = size_t{64} << 10;
-constexpr uint64_t kSmall = 0x6b696e6566697421;  // "kinefit!": from malloc
-constexpr uint64_t kLarge = 0x6b696e6566697432;  // from the cache
+constexpr uint64_t kSmall = 0x6b696e6566697421;     // "kinefit!": from malloc
+constexpr uint64_t kLarge = 0x6b696e6566697432;     // from the cache
+constexpr uint64_t kReserved = 0x6b696e6566697433;  // from malloc, counted in the reserve
 
 std::atomic<int64_t> current_bytes{0};
 std::atomic<int64_t> peak_bytes{0};
 std::atomic<int64_t> allocation_count{0};
 std::atomic<int64_t> budget_bytes{0};
+std::atomic<int64_t> reserved_bytes{0};  // part of current_bytes that reserves still hold
+thread_local int uses_of_reserve = 0;
 
 // Never deleted: LibTorch's own statics release memory after main has returned.
 BlockCache& Cache() {
@@ -101,21 +104,46 @@ void Release(void* data) {
   if (data == nullptr) return;
   Block* block = static_cast<Block*>(data) - 1;
   const uint64_t magic = block->magic;
-  if (magic != kSmall && magic != kLarge) {
+  if (magic != kSmall && magic != kLarge && magic != kReserved) {
     std::fputs("kinefit: memory released that its allocator never handed out\n", stderr);
     std::abort();
   }
   const int64_t bytes = block->requested;
   block->magic = 0;
-  if (magic == kSmall) {
-    std::free(block->origin);
-  } else {
+  if (magic == kLarge) {
     Cache().Give(block);
+  } else {
+    std::free(block->origin);
+  }
+  if (magic == kReserved) {
+    reserved_bytes.fetch_add(bytes, std::memory_order_relaxed);
+    return;
   }
   Unreserve(bytes);  // last: what is alive never looks less than it is
 }
 
+// Out of the reserve; null if it has not as much left.
+void* TakeReserved(size_t bytes) {
+  const auto counted = static_cast<int64_t>(bytes);
+  int64_t left = reserved_bytes.load(std::memory_order_relaxed);
+  do {
+    if (counted > left) return nullptr;
+  } while (!reserved_bytes.compare_exchange_weak(left, left - counted, std::memory_order_relaxed));
+  Block* block = TakeSmall(bytes);
+  if (block == nullptr) {
+    reserved_bytes.fetch_add(counted, std::memory_order_relaxed);
+    return nullptr;
+  }
+  block->magic = kReserved;
+  block->requested = counted;
+  allocation_count.fetch_add(1, std::memory_order_relaxed);
+  return block->data();
+}
+
 void* Allocate(size_t bytes) {
+  if (uses_of_reserve > 0 && bytes < kCachedFrom) {
+    if (void* data = TakeReserved(bytes)) return data;
+  }
   if (AllocationMustFail(bytes)) ThrowOutOfMemory(bytes, " (made to fail by a test)");
   if (bytes > size_t{1} << 60) ThrowOutOfMemory(bytes, "");
   const auto counted = static_cast<int64_t>(bytes);
@@ -164,5 +192,20 @@ void SetMemoryBudget(int64_t bytes) { budget_bytes.store(bytes, std::memory_orde
 int64_t MemoryBudget() { return budget_bytes.load(std::memory_order_relaxed); }
 
 void ReleaseCache() { Cache().Release(); }
+
+AllocationReserve::AllocationReserve(int64_t bytes) : bytes_(bytes) {
+  const int64_t now = Reserve(bytes);
+  if (now < 0) ThrowOutOfMemory(static_cast<size_t>(bytes), "");
+  CountGranted(now);
+  reserved_bytes.fetch_add(bytes, std::memory_order_relaxed);
+}
+
+AllocationReserve::~AllocationReserve() {
+  reserved_bytes.fetch_sub(bytes_, std::memory_order_relaxed);
+  Unreserve(bytes_);
+}
+
+AllocationReserve::Use::Use() { ++uses_of_reserve; }
+AllocationReserve::Use::~Use() { --uses_of_reserve; }
 
 }  // namespace kinefit

@@ -44,4 +44,28 @@ int64_t MemoryBudget();
 // Gives what the cache holds free back to the system.
 void ReleaseCache();
 
+// A little memory set aside for work that must not stop half-way, such as the update of the weights
+// in place: while a Use lives, what its thread allocates comes out of the reserve and is refused
+// neither by the budget nor by an injected fault, as long as the reserve lasts. It is counted as
+// alive from beginning to end. One reserve at a time gives; making another one is allowed.
+class AllocationReserve {
+ public:
+  // Throws c10::OutOfMemoryError if the budget has not as much left.
+  explicit AllocationReserve(int64_t bytes);
+  ~AllocationReserve();
+  AllocationReserve(const AllocationReserve&) = delete;
+  AllocationReserve& operator=(const AllocationReserve&) = delete;
+
+  class Use {
+   public:
+    Use();
+    ~Use();
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+  };
+
+ private:
+  int64_t bytes_;
+};
+
 }  // namespace kinefit

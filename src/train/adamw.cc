@@ -7,17 +7,25 @@ namespace kinefit {
 AdamW::AdamW(const OptimizerConfig& config, const std::vector<NamedTensor>& parameters)
     : Optimizer(config, parameters), moments_(parameters.size()) {}
 
+void AdamW::Prepare() {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const at::Tensor& parameter = parameters_[i].tensor;
+    if (!parameter.grad().defined()) continue;
+    Moments& moments = moments_[i];
+    const auto zeros = [&] { return at::zeros_like(parameter.detach()); };
+    if (!moments.first.defined()) moments.first = zeros();
+    if (!moments.second.defined()) moments.second = zeros();
+  }
+}
+
 void AdamW::Step(double lr) {
   const at::NoGradGuard no_grad;
+  Prepare();
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const at::Tensor& parameter = parameters_[i].tensor;
     const at::Tensor& gradient = parameter.grad();
     if (!gradient.defined()) continue;
     Moments& moments = moments_[i];
-    if (!moments.first.defined()) {
-      moments.first = at::zeros_like(parameter);
-      moments.second = at::zeros_like(parameter);
-    }
     ++moments.step;
     const auto t = static_cast<double>(moments.step);
     const double first_correction = 1 - std::pow(config_.beta1, t);
@@ -36,7 +44,7 @@ CheckpointDict AdamW::State() const {
   CheckpointDict state;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const Moments& moments = moments_[i];
-    if (!moments.first.defined()) continue;
+    if (moments.step == 0) continue;
     state.emplace_back(parameters_[i].name, CheckpointDict{{"step", moments.step},
                                                            {"exp_avg", moments.first},
                                                            {"exp_avg_sq", moments.second}});

@@ -15,6 +15,7 @@ namespace kinefit {
 class AdamW : public Optimizer {
  public:
   AdamW(const OptimizerConfig& config, const std::vector<NamedTensor>& parameters);
+  void Prepare() override;
   void Step(double lr) override;
   CheckpointDict State() const override;
   void Load(const CheckpointDict& state, const std::string& where) override;
@@ -23,7 +24,7 @@ class AdamW : public Optimizer {
  private:
   struct Moments {
     int64_t step = 0;   // updates so far (t)
-    at::Tensor first;   // m; undefined before the first update
+    at::Tensor first;   // m; may be undefined before the first update
     at::Tensor second;  // v
   };
   std::vector<Moments> moments_;  // per parameter

@@ -1,5 +1,8 @@
 #include "train/ema.h"
 
+#include <stdexcept>
+#include <utility>
+
 #include "files/error.h"
 
 namespace kinefit {
@@ -7,7 +10,14 @@ namespace kinefit {
 Ema::Ema(Network& network, double momentum) : network_(network), momentum_(momentum) {
   const at::NoGradGuard no_grad;
   for (const NamedTensor& parameter : network.parameters()) {
-    averaged_.push_back(parameter.tensor.detach().clone());
+    const at::Tensor& source = parameter.tensor;
+    at::Tensor copy = source.detach().clone();
+    // Swap() exchanges whole storages.
+    if (source.storage_offset() != 0 || source.storage().nbytes() != copy.storage().nbytes() ||
+        source.strides() != copy.strides()) {
+      throw std::logic_error(parameter.name + " does not own its memory");
+    }
+    averaged_.push_back(std::move(copy));
   }
 }
 
@@ -25,13 +35,12 @@ void Ema::Update() {
 }
 
 void Ema::Swap() {
-  const at::NoGradGuard no_grad;
   const std::vector<NamedTensor>& parameters = network_.parameters();
   for (size_t i = 0; i < averaged_.size(); ++i) {
-    const at::Tensor kept = averaged_[i].clone();
-    averaged_[i].copy_(parameters[i].tensor);
-    at::Tensor target = parameters[i].tensor;
-    target.copy_(kept);
+    // The memory changes hands; nothing is copied, so it cannot fail.
+    c10::StorageImpl* a = averaged_[i].storage().unsafeGetStorageImpl();
+    c10::StorageImpl* b = parameters[i].tensor.storage().unsafeGetStorageImpl();
+    a->set_data_ptr(b->set_data_ptr(a->set_data_ptr(at::DataPtr())));
   }
 }
 

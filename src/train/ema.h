@@ -21,7 +21,7 @@ class Ema {
   Ema(Network& network, double momentum);
 
   void Update();
-  // Exchanges the averaged and the network's parameters; call again to undo.
+  // Exchanges the averaged and the network's parameters; call again to undo. Needs no memory.
   void Swap();
 
   // {"steps": updates so far, "state_dict": {name: tensor}}; shares storage.

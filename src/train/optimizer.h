@@ -23,8 +23,13 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
 
-  // One update with learning rate `lr`. Parameters without a gradient stay as they are. The
-  // gradients are used as scratch space: their values are undefined afterwards.
+  // Makes the state that Step() will need for the parameters that have a gradient, so that Step()
+  // asks for no memory but a few bytes for numbers and cannot fail half-way. Changes nothing else;
+  // may be called again after it failed.
+  virtual void Prepare() = 0;
+  // One update with learning rate `lr`; prepares what is not prepared. Parameters without a
+  // gradient stay as they are. The gradients are used as scratch space: their values are undefined
+  // afterwards.
   virtual void Step(double lr) = 0;
 
   // {parameter name: {"momentum_buffer": tensor, ...}} of the parameters updated so far. The

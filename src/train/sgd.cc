@@ -5,15 +5,25 @@
 namespace kinefit {
 
 Sgd::Sgd(const OptimizerConfig& config, const std::vector<NamedTensor>& parameters)
-    : Optimizer(config, parameters), momentum_(parameters.size()) {
+    : Optimizer(config, parameters), momentum_(parameters.size()), fresh_(parameters.size()) {
   if (config.nesterov && config.momentum <= 0) {
     throw Error("Nesterov momentum needs a momentum above 0", "train.optimizer.nesterov",
                 "set train.optimizer.momentum, for example to 0.9");
   }
 }
 
+void Sgd::Prepare() {
+  if (config_.momentum == 0) return;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const at::Tensor& gradient = parameters_[i].tensor.grad();
+    if (!gradient.defined() || momentum_[i].defined() || fresh_[i].defined()) continue;
+    fresh_[i] = at::empty_like(gradient);
+  }
+}
+
 void Sgd::Step(double lr) {
   const at::NoGradGuard no_grad;
+  Prepare();
   std::vector<size_t> active;
   std::vector<at::Tensor> values;
   std::vector<at::Tensor> gradients;
@@ -51,7 +61,9 @@ void Sgd::UpdateMomentum(const std::vector<size_t>& active,
       buffers.push_back(buffer);
       increments.push_back(gradients[k]);
     } else {
-      buffer = gradients[k].clone();
+      buffer = std::move(fresh_[active[k]]);
+      fresh_[active[k]] = at::Tensor();
+      buffer.copy_(gradients[k]);
     }
   }
   if (buffers.empty()) return;

@@ -15,6 +15,7 @@ class Sgd : public Optimizer {
  public:
   // Throws Error for Nesterov without momentum.
   Sgd(const OptimizerConfig& config, const std::vector<NamedTensor>& parameters);
+  void Prepare() override;
   void Step(double lr) override;
   CheckpointDict State() const override;
   void Load(const CheckpointDict& state, const std::string& where) override;
@@ -24,6 +25,7 @@ class Sgd : public Optimizer {
   void UpdateMomentum(const std::vector<size_t>& active, const std::vector<at::Tensor>& gradients);
 
   std::vector<at::Tensor> momentum_;  // per parameter; undefined before its first update
+  std::vector<at::Tensor> fresh_;     // per parameter: memory for it until then
 };
 
 }  // namespace kinefit

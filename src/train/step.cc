@@ -30,6 +30,9 @@ at::Tensor CountCorrect(const NetworkOutput& output, const at::Tensor& labels) {
   return fused.argmax(1).eq(labels).sum();
 }
 
+// What the update in place may allocate at once: numbers that LibTorch wraps into tensors.
+constexpr int64_t kUpdateRoom = 4096;
+
 // BN statistics as they were, to undo a forward pass that must not count.
 class BufferSnapshot {
  public:
@@ -84,21 +87,51 @@ TrainStep::TrainStep(Network& network, const Config& config, Optimizer& optimize
       scaler_(scaler),
       device_(DeviceOf(network)) {
   network.SetComputeType(ComputeType(config.train.precision, device_));
+  if (device_.is_meta()) {
+    reserve_on_meta_ =
+        at::empty({kUpdateRoom}, at::TensorOptions().device(device_).dtype(at::kByte));
+  } else {
+    reserve_ = std::make_unique<AllocationReserve>(kUpdateRoom);
+  }
 }
 
 StepResult TrainStep::Run(int64_t iteration, double lr, const std::function<bool(Batch*)>& next) {
+  at_work_ = "forward";
   const BufferSnapshot before(network_);
+  bool undo = true;
+  const auto finish = [&] {
+    if (undo) before.Restore();
+    ClearGradients();
+  };
+  try {
+    StepResult result = Attempt(iteration, lr, next, &undo);
+    finish();
+    return result;
+  } catch (...) {
+    finish();
+    throw;
+  }
+}
+
+// `*undo` turns false when the step counts, in which case nothing throws any more.
+StepResult TrainStep::Attempt(int64_t iteration, double lr, const std::function<bool(Batch*)>& next,
+                              bool* undo) {
   StepResult result;
   Sums sums;
   ClearGradients();
   Batch batch;
-  for (int64_t micro = 0; next(&batch); ++micro) {
+  const auto get = [&] {
+    at_work_ = "loading";
+    return next(&batch);
+  };
+  for (int64_t micro = 0; get(); ++micro) {
     RunMicroBatch(batch, iteration, micro, &sums);
     result.ids.insert(result.ids.end(), batch.ids.begin(), batch.ids.end());
     batch = Batch();
   }
   if (sums.samples == 0) return result;
 
+  at_work_ = "update";
   const double nominal = static_cast<double>(
       config_.train.accumulate > 1 ? config_.train.accumulate * config_.train.batch_size
                                    : sums.samples);
@@ -111,15 +144,17 @@ StepResult TrainStep::Run(int64_t iteration, double lr, const std::function<bool
   const bool norm_finite = std::isfinite(result.grad_norm);
   result.overflow = scaler_ != nullptr && loss_finite && !norm_finite && !scaler_->exhausted();
   result.finite = (loss_finite && norm_finite) || result.overflow;
-  if (scaler_ != nullptr && result.finite) scaler_->Update(result.overflow);
-  if (!result.finite) {
-    before.Restore();
-  } else if (!result.overflow) {
+  const bool update = result.finite && !result.overflow;
+  if (update) {
     const double limit = config_.train.optimizer.clip_norm;
     if (limit > 0) ClipGradients(gradients, result.grad_norm, limit);
-    optimizer_.Step(lr);
+    optimizer_.Prepare();
   }
-  ClearGradients();
+  // From here on nothing fails for want of memory.
+  const AllocationReserve::Use reserve;
+  if (scaler_ != nullptr && result.finite) scaler_->Update(result.overflow);
+  if (update) optimizer_.Step(lr);
+  *undo = !result.finite;
   return result;
 }
 
@@ -128,12 +163,14 @@ void TrainStep::RunMicroBatch(const Batch& batch, int64_t iteration, int64_t mic
   RandomStream random(static_cast<uint64_t>(config_.seed), "step", static_cast<uint64_t>(iteration),
                       static_cast<uint64_t>(micro));
   NetworkInput input;
+  at_work_ = "forward";
   input.imgs = ToDevice(batch.imgs, device_);
   input.heatmap_imgs = ToDevice(batch.heatmap_imgs, device_);
   const at::Tensor labels = ToDevice(batch.labels, device_);
   const NetworkOutput output = network_.Forward(input, random);
   const Loss loss = ComputeLoss(output, labels, config_.model.head);
 
+  at_work_ = "backward";
   double factor = scaler_ == nullptr ? 1 : scaler_->scale();
   if (config_.train.accumulate > 1) {
     factor *= static_cast<double>(n) /

@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "config/config.h"
 #include "loader/loader.h"
+#include "memory/cpu_allocator.h"
 #include "model/network.h"
 #include "train/loss_scaler.h"
 #include "train/optimizer.h"
@@ -46,10 +48,19 @@ class TrainStep {
   // its samples / (accumulate * batch_size), and if the samples then turn out to be fewer (end
   // of an epoch, bad clips), the summed gradients are scaled up once before they are used.
   // Without a single sample nothing is updated and `samples` is 0.
+  //
+  // All or nothing: where this throws (out of memory, an error of the loader behind `next`),
+  // weights, optimizer state and BN statistics are as they were and no gradient is left, so that
+  // the step can be run again from its first micro-batch.
   StepResult Run(int64_t iteration, double lr, const std::function<bool(Batch*)>& next);
+
+  // What Run() was at when it threw: "loading", "forward", "backward" or "update".
+  const char* at_work() const { return at_work_; }
 
  private:
   struct Sums;  // over the micro-batches, on the device: no host synchronisation until the end
+  StepResult Attempt(int64_t iteration, double lr, const std::function<bool(Batch*)>& next,
+                     bool* undo);
   void RunMicroBatch(const Batch& batch, int64_t iteration, int64_t micro, Sums* sums);
   void Conclude(const Sums& sums, const at::Tensor& norm, StepResult* result) const;
   void ScaleGradients(double factor);
@@ -60,6 +71,9 @@ class TrainStep {
   Optimizer& optimizer_;
   LossScaler* scaler_;
   at::Device device_;
+  const char* at_work_ = "forward";
+  std::unique_ptr<AllocationReserve> reserve_;  // for the update in place
+  at::Tensor reserve_on_meta_;                  // stands for it in a rehearsal
 };
 
 }  // namespace kinefit

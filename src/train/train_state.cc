@@ -39,22 +39,29 @@ CheckpointDict TrainingEntry(const TrainState& state, const RunIdentity& identit
   for (const BadClip& clip : state.bad_clips) {
     bad_clips.emplace_back(CheckpointDict{{"id", clip.id}, {"reason", clip.reason}});
   }
-  return {{"iteration", state.iteration},
-          {"epoch", epoch},
-          {"next_batch", step * identity.accumulate},
-          {"validation_pending", state.validation_pending},
-          {"best_top1", state.best_top1},
-          {"best_iteration", state.best_iteration},
-          {"stale_validations", state.stale_validations},
-          {"skipped_in_a_row", state.skipped_in_a_row},
-          {"bad_clips", std::move(bad_clips)},
-          {"seed", identity.seed},
-          {"batch_size", identity.batch_size},
-          {"accumulate", identity.accumulate},
-          {"samples_per_epoch", identity.samples_per_epoch},
-          {"steps_per_epoch", identity.steps_per_epoch},
-          {"threads", identity.threads},
-          {"settings", identity.settings}};
+  CheckpointDict training = {{"iteration", state.iteration},
+                             {"epoch", epoch},
+                             {"next_batch", step * identity.accumulate},
+                             {"validation_pending", state.validation_pending},
+                             {"best_top1", state.best_top1},
+                             {"best_iteration", state.best_iteration},
+                             {"stale_validations", state.stale_validations},
+                             {"skipped_in_a_row", state.skipped_in_a_row},
+                             {"bad_clips", std::move(bad_clips)},
+                             {"seed", identity.seed},
+                             {"batch_size", identity.batch_size},
+                             {"accumulate", identity.accumulate},
+                             {"samples_per_epoch", identity.samples_per_epoch},
+                             {"steps_per_epoch", identity.steps_per_epoch},
+                             {"threads", identity.threads},
+                             {"settings", identity.settings}};
+  if (state.plan.batch_size > 0) {
+    training.emplace_back("plan", CheckpointDict{{"batch_size", state.plan.batch_size},
+                                                 {"accumulate", state.plan.accumulate},
+                                                 {"recompute", state.plan.recompute},
+                                                 {"eval_batch_size", state.plan.eval_batch_size}});
+  }
+  return training;
 }
 
 // Reads members of one dict, naming file and key in every complaint.
@@ -62,6 +69,7 @@ class DictReader {
  public:
   DictReader(const CheckpointValue& dict, std::string where)
       : dict_(dict), where_(std::move(where)) {}
+  bool Has(const std::string& key) const { return dict_.Find(key) != nullptr; }
   const CheckpointValue& Get(const std::string& key) const {
     const CheckpointValue* value = dict_.Find(key);
     if (value == nullptr) {
@@ -109,6 +117,11 @@ TrainState ReadState(const DictReader& training, const std::string& path) {
   for (const CheckpointValue& entry : training.List("bad_clips")) {
     const DictReader clip(entry, path + ": training.bad_clips");
     state.bad_clips.push_back({clip.String("id"), clip.String("reason")});
+  }
+  if (training.Has("plan")) {
+    const DictReader plan(training.Get("plan"), path + ": training.plan");
+    state.plan = {plan.Int("batch_size", 1), plan.Int("accumulate", 1), plan.String("recompute"),
+                  plan.Int("eval_batch_size", 1)};
   }
   return state;
 }

@@ -14,6 +14,14 @@
 
 namespace kinefit {
 
+// The plan a run changed to when memory ran out; batch_size 0: it never did.
+struct RecoveredPlan {
+  int64_t batch_size = 0;
+  int64_t accumulate = 1;
+  std::string recompute;
+  int64_t eval_batch_size = 0;
+};
+
 // What a run has to remember besides tensors. Everything random is a function of seed and
 // iteration, the learning rate and the loader's position are functions of the iteration.
 struct TrainState {
@@ -24,6 +32,7 @@ struct TrainState {
   int64_t stale_validations = 0;   // since the best one
   int64_t skipped_in_a_row = 0;    // steps the NaN guard skipped
   std::vector<BadClip> bad_clips;  // of the epoch that is under way
+  RecoveredPlan plan;
 };
 
 // What a run is, to recognise on resume whether it still is the same one.

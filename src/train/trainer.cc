@@ -1,15 +1,19 @@
 #include "train/trainer.h"
 
 #include <ATen/Parallel.h>
+#include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <new>
 #include <optional>
 
 #include "checkpoint/checkpoint.h"
 #include "config/options.h"
 #include "files/error.h"
 #include "files/publish.h"
+#include "memory/cpu_allocator.h"
 #include "train/batch_feed.h"
 #include "train/ema.h"
 #include "train/initial_weights.h"
@@ -17,6 +21,7 @@
 #include "train/nan_guard.h"
 #include "train/optimizer.h"
 #include "train/process_memory.h"
+#include "train/recovery.h"
 #include "train/run_folder.h"
 #include "train/schedule.h"
 #include "train/step.h"
@@ -53,6 +58,8 @@ double BaseLearningRate(const TrainConfig& train, TrainObserver& observer) {
   return scaled;
 }
 
+std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
+
 TrainLength LengthOf(const TrainConfig& train, int64_t steps_per_epoch) {
   TrainLength length;
   length.steps_per_epoch = steps_per_epoch;
@@ -66,30 +73,30 @@ TrainLength LengthOf(const TrainConfig& train, int64_t steps_per_epoch) {
 class TrainingRun {
  public:
   TrainingRun(Network& network, const Config& config, const Dataset& train_set,
-              const std::function<ValidationResult(Network&)>& validate,
-              const std::string& effective_config, TrainObserver& observer,
-              const volatile bool* interrupted)
+              const Validator& validate, const std::string& effective_config,
+              TrainObserver& observer, const volatile bool* interrupted)
       : network_(network),
         config_(config),
         validate_(validate),
         observer_(observer),
         interrupted_(interrupted),
         folder_(config.train.work_dir),
-        loader_(train_set, config, Phase::kTrain, config.train.batch_size),
-        feed_(loader_, config.train.accumulate),
-        length_(LengthOf(config.train, feed_.steps_per_epoch())),
+        train_set_(train_set),
+        loader_(MakeLoader()),
+        feed_(MakeFeed()),
+        length_(LengthOf(config.train, feed_->steps_per_epoch())),
         optimizer_(MakeOptimizer(config.train.optimizer, network.parameters())),
         learning_rate_(config.train.schedule, BaseLearningRate(config.train, observer), length_),
-        step_(network, config, *optimizer_,
-              config.train.precision == "fp16" ? &scaler_.emplace() : nullptr),
-        guard_(config.train) {
+        guard_(config_.train) {
+    if (config.train.precision == "fp16") scaler_.emplace();
+    step_ = MakeStep();
     identity_.effective_config = effective_config;
     identity_.settings = DumpConfig(config);
     identity_.class_names = train_set.class_names;
     identity_.seed = config.seed;
     identity_.batch_size = config.train.batch_size;
     identity_.accumulate = config.train.accumulate;
-    identity_.samples_per_epoch = loader_.samples_per_epoch();
+    identity_.samples_per_epoch = loader_->samples_per_epoch();
     identity_.steps_per_epoch = length_.steps_per_epoch;
     identity_.threads = at::get_num_threads();
   }
@@ -100,13 +107,29 @@ class TrainingRun {
   void Begin();
   void Resume(const std::string& path, const CheckpointDict& root);
   std::optional<TrainResult> AlreadyOver();
+  std::unique_ptr<Loader> MakeLoader() const {
+    return std::make_unique<Loader>(train_set_, config_, Phase::kTrain, config_.train.batch_size);
+  }
+  std::unique_ptr<BatchFeed> MakeFeed() const {
+    return std::make_unique<BatchFeed>(*loader_, config_.train.accumulate);
+  }
+  std::unique_ptr<TrainStep> MakeStep() {
+    return std::make_unique<TrainStep>(network_, config_, *optimizer_,
+                                       scaler_ ? &*scaler_ : nullptr);
+  }
   void RunEpoch();
+  StepResult RunStep(int64_t epoch, int64_t step, double lr);
+  void Recover(int64_t epoch, int64_t step, const std::string& failure);
+  void UsePlan();
+  void AdoptPlan();
+  [[noreturn]] void GiveUp(const std::string& why);
   void TakeStep(int64_t epoch, int64_t step);
   void Report(const StepResult& result, int64_t epoch, int64_t step, double lr, double seconds,
               double waited, bool skipped);
   void CollectBadClips();
   void FinishEpoch();
   bool Validate();
+  std::optional<ValidationResult> TryValidation(std::string* failure);
   void Record(const ValidationResult& result);
   void Save();
   TrainResult End(TrainEnd end);
@@ -126,20 +149,22 @@ class TrainingRun {
   }
 
   Network& network_;
-  const Config& config_;
-  const std::function<ValidationResult(Network&)>& validate_;
+  Config config_;  // as the run has it now: recovery may change its plan
+  const Validator& validate_;
   TrainObserver& observer_;
   const volatile bool* interrupted_;
   RunFolder folder_;
-  Loader loader_;
-  BatchFeed feed_;
+  const Dataset& train_set_;
+  std::unique_ptr<Loader> loader_;
+  std::unique_ptr<BatchFeed> feed_;
   TrainLength length_;
   std::unique_ptr<Optimizer> optimizer_;
   LearningRate learning_rate_;
   std::optional<LossScaler> scaler_;
   std::optional<Ema> ema_;
-  TrainStep step_;
+  std::unique_ptr<TrainStep> step_;
   NanGuard guard_;
+  Recovery recovery_;
   RunIdentity identity_;
   TrainState state_;
   std::string last_checkpoint_;
@@ -191,6 +216,7 @@ void TrainingRun::Resume(const std::string& path, const CheckpointDict& root) {
   for (const std::string& change : changes) {
     observer_.OnMessage("changed since that checkpoint, so results will differ: " + change);
   }
+  AdoptPlan();
   if (state_.best_top1 >= 0 && !folder_.HasBest()) {
     observer_.OnMessage("there is no " + folder_.BestPath() +
                         ": the next validated epoch becomes the best one");
@@ -213,7 +239,7 @@ void TrainingRun::RunEpoch() {
   const int64_t epoch = state_.iteration / length_.steps_per_epoch;
   const int64_t first_step = state_.iteration % length_.steps_per_epoch;
   network_.Train(true);
-  feed_.Start(epoch, first_step);
+  feed_->Start(epoch, first_step);
   do {
     TakeStep(epoch, state_.iteration % length_.steps_per_epoch);
     const int64_t every = config_.train.checkpoint_every;
@@ -223,20 +249,88 @@ void TrainingRun::RunEpoch() {
 
 void TrainingRun::TakeStep(int64_t epoch, int64_t step) {
   const Clock::time_point start = Clock::now();
-  const double waited_before = loader_.wait_seconds();
+  const double waited_before = loader_->wait_seconds();
   const double lr = learning_rate_.At(state_.iteration);
-  const StepResult result =
-      step_.Run(state_.iteration, lr, [&](Batch* batch) { return feed_.Next(step, batch); });
+  const StepResult result = RunStep(epoch, step, lr);
   bool skipped = result.overflow;
   if (result.samples > 0) {
     skipped |= guard_.Check(result, state_.iteration, &state_.skipped_in_a_row);
+    const AllocationReserve::Use reserve;  // the weights are updated: this must not fail either
     if (!skipped && ema_) ema_->Update();
   }
   ++state_.iteration;
   CollectBadClips();
   if (result.samples == 0) return;  // every clip of the step was bad
-  Report(result, epoch, step, lr, SecondsSince(start), loader_.wait_seconds() - waited_before,
-         skipped);
+  Report(result, epoch, step, lr, SecondsSince(start),
+         std::max(0.0, loader_->wait_seconds() - waited_before), skipped);
+}
+
+// Steps are all or nothing: one that ran out of memory is run again on the same samples.
+StepResult TrainingRun::RunStep(int64_t epoch, int64_t step, double lr) {
+  for (;;) {
+    std::string failure;
+    try {
+      return step_->Run(state_.iteration, lr,
+                        [&](Batch* batch) { return feed_->Next(step, batch); });
+    } catch (const c10::OutOfMemoryError& error) {
+      failure = FirstLine(error.msg());
+    } catch (const std::bad_alloc&) {
+      failure = "out of memory: the system gives no more";
+    }
+    Recover(epoch, step,
+            "epoch " + std::to_string(epoch + 1) + ", step " + std::to_string(step + 1) + " (" +
+                step_->at_work() + "): " + failure);
+  }
+}
+
+void TrainingRun::Recover(int64_t epoch, int64_t step, const std::string& failure) {
+  CollectBadClips();  // starting the loader anew forgets them
+  const Recovery::Decision decision = recovery_.AfterStep(state_.iteration, failure, &config_);
+  if (!decision.go_on) GiveUp(decision.message);
+  observer_.OnMessage(decision.message);
+  if (decision.new_plan) {
+    state_.plan = {config_.train.batch_size, config_.train.accumulate, config_.memory.recompute,
+                   config_.eval.batch_size};
+    UsePlan();
+  }
+  feed_->Start(epoch, step);
+}
+
+// Makes what depends on the plan anew.
+void TrainingRun::UsePlan() {
+  feed_.reset();
+  loader_.reset();  // gives back its batches before the new one takes memory for its own
+  loader_ = MakeLoader();
+  feed_ = MakeFeed();
+  network_.SetRecompute(
+      ParseRecompute(config_.memory.recompute, network_.Segments(), "memory.recompute"));
+  step_ = MakeStep();
+}
+
+// The plan to which the resumed run had to change goes on, so that its results do, too.
+void TrainingRun::AdoptPlan() {
+  const RecoveredPlan& plan = state_.plan;
+  if (plan.batch_size == 0 || config_.memory.plan != "auto") return;
+  if (plan.batch_size * plan.accumulate != config_.train.batch_size * config_.train.accumulate) {
+    state_.plan = {};
+    return;
+  }
+  config_.train.batch_size = plan.batch_size;
+  config_.train.accumulate = plan.accumulate;
+  config_.memory.recompute = plan.recompute;
+  config_.eval.batch_size = std::min(config_.eval.batch_size, plan.eval_batch_size);
+  UsePlan();
+  observer_.OnMessage("memory ran out before that checkpoint; its plan is kept: micro-batches of " +
+                      std::to_string(plan.batch_size) + " x " + std::to_string(plan.accumulate) +
+                      ", recompute " + plan.recompute);
+}
+
+// REQUIRES: the run stands between two steps.
+void TrainingRun::GiveUp(const std::string& why) {
+  if (saved_iteration_ != state_.iteration) Save();
+  throw c10::OutOfMemoryError(why + "; everything up to this step is saved in " + last_checkpoint_ +
+                                  ", and the same command goes on from there once there is memory",
+                              /*backtrace=*/"");
 }
 
 void TrainingRun::Report(const StepResult& result, int64_t epoch, int64_t step, double lr,
@@ -263,7 +357,7 @@ void TrainingRun::Report(const StepResult& result, int64_t epoch, int64_t step, 
 // The loader counts from where it was started; what a resumed epoch met before its checkpoint is in
 // the state.
 void TrainingRun::CollectBadClips() {
-  for (const BadClip& clip : loader_.bad_clips()) {
+  for (const BadClip& clip : loader_->bad_clips()) {
     bool known = false;
     for (const BadClip& seen : state_.bad_clips) known = known || seen.id == clip.id;
     if (!known) state_.bad_clips.push_back(clip);
@@ -291,21 +385,38 @@ void TrainingRun::FinishEpoch() {
 
 // False if an interruption cut it off; its checkpoint then says that it has to be done again.
 bool TrainingRun::Validate() {
-  if (Interrupted()) return false;
-  ValidationResult result;
-  {
-    const EmaWeightsInUse averaged(ema_ ? &*ema_ : nullptr);
-    try {
-      result = validate_(network_);
-    } catch (...) {
-      if (Interrupted()) return false;
-      throw;
+  for (;;) {
+    if (Interrupted()) return false;
+    std::string failure;
+    const std::optional<ValidationResult> result = TryValidation(&failure);
+    // What came back after a signal may be the score of half the set.
+    if (Interrupted()) return false;
+    if (result) {
+      recovery_.ValidationDone();
+      Record(*result);
+      return true;
     }
+    const Recovery::Decision decision = recovery_.AfterValidation(failure, &config_);
+    if (!decision.go_on) GiveUp(decision.message);
+    observer_.OnMessage(decision.message);
   }
-  // What came back after a signal may be the score of half the set.
-  if (Interrupted()) return false;
-  Record(result);
-  return true;
+}
+
+// Nothing if memory ran out, with `*failure` saying how, or after a signal.
+std::optional<ValidationResult> TrainingRun::TryValidation(std::string* failure) {
+  const EmaWeightsInUse averaged(ema_ ? &*ema_ : nullptr);
+  try {
+    return validate_(network_, config_);
+  } catch (const c10::OutOfMemoryError& error) {
+    *failure = FirstLine(error.msg());
+  } catch (const std::bad_alloc&) {
+    *failure = "out of memory: the system gives no more";
+  } catch (...) {
+    if (!Interrupted()) throw;
+  }
+  const int64_t epoch = (state_.iteration - 1) / length_.steps_per_epoch;
+  *failure = "validation of epoch " + std::to_string(epoch + 1) + ": " + *failure;
+  return std::nullopt;
 }
 
 void TrainingRun::Record(const ValidationResult& result) {
@@ -348,9 +459,8 @@ TrainResult TrainingRun::End(TrainEnd end) {
 }  // namespace
 
 TrainResult Train(Network& network, const Config& config, const Dataset& train_set,
-                  const std::function<ValidationResult(Network&)>& validate,
-                  const std::string& effective_config, TrainObserver& observer,
-                  const volatile bool* interrupted) {
+                  const Validator& validate, const std::string& effective_config,
+                  TrainObserver& observer, const volatile bool* interrupted) {
   TrainingRun run(network, config, train_set, validate, effective_config, observer, interrupted);
   return run.Run();
 }

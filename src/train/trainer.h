@@ -50,6 +50,9 @@ class TrainObserver {
   virtual void OnCheckpoint(const std::string& /*path*/) {}
 };
 
+// Scores a network. The configuration is the run's as it is at that time.
+using Validator = std::function<ValidationResult(Network&, const Config&)>;
+
 enum class TrainEnd { kFinished, kEarlyStop, kInterrupted };
 
 struct TrainResult {
@@ -62,17 +65,19 @@ struct TrainResult {
 
 // The one training loop. `network` has been initialised (InitialiseNetwork); train.init* and a
 // resume are loaded over that. Runs config.train on `train_set`, validating with `validate` (may be
-// empty) every val_every epochs with the EMA weights if there are any, writing checkpoints into
-// config.train.work_dir and resuming as config.train.resume says. `effective_config` (TOML text)
-// is stored in checkpoints. When `*interrupted` turns true (a signal), the step is finished, a
-// checkpoint saved, and kInterrupted returned; a validation that was under way is discarded (it may
-// end early with any exception) and done again on resume. A finished run returns its result at
-// once, its weights in `network`. A work dir with checkpoints is refused unless they are resumed.
-// Throws Error on bad input and on a NaN loss under
-// nan_guard = "stop" (the batch's sample names are saved first).
+// empty; it gets the configuration as the run has it now) every val_every epochs with the EMA
+// weights if there are any, writing checkpoints into config.train.work_dir and resuming as
+// config.train.resume says. `effective_config` (TOML text) is stored in checkpoints. When
+// `*interrupted` turns true (a signal), the step is finished, a checkpoint saved, and kInterrupted
+// returned; a validation that was under way is discarded (it may end early with any exception) and
+// done again on resume. A finished run returns its result at once, its weights in `network`. A work
+// dir with checkpoints is refused unless they are resumed. Where memory runs out, the step or
+// validation under way is undone and run again, then with a plan that needs less if memory.plan is
+// "auto" (train/recovery.h). Throws Error on bad input and on a NaN loss under nan_guard = "stop"
+// (the batch's sample names are saved first), and c10::OutOfMemoryError if no plan is left, with a
+// checkpoint saved.
 TrainResult Train(Network& network, const Config& config, const Dataset& train_set,
-                  const std::function<ValidationResult(Network&)>& validate,
-                  const std::string& effective_config, TrainObserver& observer,
-                  const volatile bool* interrupted);
+                  const Validator& validate, const std::string& effective_config,
+                  TrainObserver& observer, const volatile bool* interrupted);
 
 }  // namespace kinefit

@@ -15,6 +15,11 @@
 #include "config/options.h"
 #include "files/error.h"
 #include "files/publish.h"
+#include "memory/allocation_faults.h"
+#include "memory/cpu_allocator.h"
+#include "model/describe.h"
+#include "train/step.h"
+#include "train/step_rehearsal.h"
 
 namespace kinefit {
 namespace {
@@ -140,7 +145,7 @@ class TrainerTest : public testing::Test {
   // Validation i returns the i-th score.
   void ValidateWith(std::vector<double> scores) {
     auto next = std::make_shared<size_t>(0);
-    validate_ = [scores = std::move(scores), next](Network&) {
+    validate_ = [scores = std::move(scores), next](Network&, const Config&) {
       ValidationResult result;
       result.fused_top1 = scores.at((*next)++);
       return result;
@@ -157,7 +162,7 @@ class TrainerTest : public testing::Test {
 
   std::string folder_;
   Dataset set_;
-  std::function<ValidationResult(Network&)> validate_;
+  Validator validate_;
   volatile bool interrupted_ = false;
 };
 
@@ -254,7 +259,7 @@ TEST_F(TrainerTest, DamagedCheckpointsArePassedOver) {
 TEST_F(TrainerTest, AnInterruptedValidationIsDoneAgain) {
   const Config config = ConfigIn("run");
   int validations = 0;
-  validate_ = [&](Network&) -> ValidationResult {
+  validate_ = [&](Network&, const Config&) -> ValidationResult {
     if (++validations == 2) {
       interrupted_ = true;
       throw std::runtime_error("abandoned");
@@ -295,7 +300,7 @@ TEST_F(TrainerTest, ValidatesWithTheAveragedWeights) {
   Config config = ConfigIn("run");
   config.train.epochs = 1;
   at::Tensor seen;
-  validate_ = [&](Network& network) {
+  validate_ = [&](Network& network, const Config&) {
     seen = network.parameters()[0].tensor.detach().clone();
     return ValidationResult{0.5, {}};
   };
@@ -495,6 +500,253 @@ TEST_F(TrainerTest, AFullDiskLosesNoCheckpoint) {
   fault.reset();
   EXPECT_EQ(Files("full"), (FileNames{"config.toml", "epoch_1.pth", "last.pth"}));
   ExpectSameBits(want.last_checkpoint, Run(config).last_checkpoint);
+}
+
+// Everything a step may change, flattened: weights, statistics, optimizer state.
+std::vector<at::Tensor> Snapshot(const Network& network, const Optimizer& optimizer) {
+  std::vector<at::Tensor> result;
+  for (const NamedTensor& entry : network.StateDict()) {
+    result.push_back(entry.tensor.detach().clone());
+    EXPECT_FALSE(entry.tensor.grad().defined()) << entry.name;
+  }
+  std::vector<std::pair<std::string, at::Tensor>> state;
+  Collect(CheckpointValue(optimizer.State()), "", &state);
+  for (const auto& [name, tensor] : state) result.push_back(tensor.clone());
+  return result;
+}
+
+void ExpectEqual(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) ASSERT_TRUE(at::equal(a[i], b[i])) << i;
+}
+
+// Two steps of a small two-stream network, the second with the optimizer's state in place.
+class StepUnderTest {
+ public:
+  explicit StepUnderTest(const std::string& optimizer, const std::string& recompute) {
+    config_.model.type = "pcan";
+    config_.model.num_classes = 5;
+    config_.model.rgb.base_channels = 8;
+    config_.model.pose.base_channels = 4;
+    config_.data.crop = 32;
+    config_.data.heatmap.scaling = 0.25;
+    config_.train.accumulate = 2;
+    config_.train.batch_size = 1;
+    config_.train.optimizer.type = optimizer;
+    config_.train.optimizer.clip_norm = 1;
+    network_ = MakeNetwork(config_.model, at::kFloat);
+    InitialiseNetwork(*network_, config_.model, 3);
+    network_->Train(true);
+    network_->SetRecompute(ParseRecompute(recompute, network_->Segments(), ""));
+    optimizer_ = MakeOptimizer(config_.train.optimizer, network_->parameters());
+    step_ = std::make_unique<TrainStep>(*network_, config_, *optimizer_, nullptr);
+    const NetworkInput like = TrainingInputOnMeta(config_, 1);
+    at::manual_seed(1);
+    for (int i = 0; i < 2; ++i) {
+      Batch batch;
+      batch.imgs = at::rand(like.imgs.sizes());
+      batch.heatmap_imgs = at::rand(like.heatmap_imgs.sizes());
+      batch.labels = at::full({1}, i, at::kLong);
+      batch.ids = {"clip"};
+      batches_.push_back(batch);
+    }
+  }
+  StepResult Run(int64_t iteration) {
+    size_t next = 0;
+    return step_->Run(iteration, 0.01, [&](Batch* batch) {
+      if (next == batches_.size()) return false;
+      *batch = batches_[next++];
+      return true;
+    });
+  }
+  std::vector<at::Tensor> Now() const { return Snapshot(*network_, *optimizer_); }
+
+ private:
+  Config config_;
+  std::unique_ptr<Network> network_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<TrainStep> step_;
+  std::vector<Batch> batches_;
+};
+
+// Fails every `stride`-th allocation of two steps, one after the other, each time finding nothing
+// changed; the step then done counts. Returns how many failed.
+int64_t FailAllocationsOf(StepUnderTest* subject, int64_t stride) {
+  int64_t failures = 0;
+  for (int64_t iteration = 0; iteration < 2; ++iteration) {
+    const std::vector<at::Tensor> before = subject->Now();
+    for (int64_t n = 1;; n += stride) {
+      FailAllocationAfter(n);
+      bool failed = false;
+      try {
+        subject->Run(iteration);
+      } catch (const c10::OutOfMemoryError&) {
+        failed = true;
+      }
+      StopAllocationFaults();
+      if (!failed) break;
+      ++failures;
+      ExpectEqual(subject->Now(), before);
+      if (testing::Test::HasFatalFailure()) return failures;
+    }
+  }
+  return failures;
+}
+
+TEST(TrainStepOutOfMemory, IsAllOrNothingAtEveryAllocation) {
+  for (const std::string optimizer : {"sgd", "adamw"}) {
+    for (const std::string recompute : {"lean", "full"}) {
+      SCOPED_TRACE(optimizer + " " + recompute);
+      StepUnderTest undisturbed(optimizer, recompute);
+      for (int64_t i = 0; i < 2; ++i) undisturbed.Run(i);
+      StepUnderTest subject(optimizer, recompute);
+      EXPECT_GT(FailAllocationsOf(&subject, 41), 100);
+      ExpectEqual(subject.Now(), undisturbed.Now());
+    }
+  }
+}
+
+// Memory that a failed step leaves behind would be missing in the next.
+TEST(TrainStepOutOfMemory, LeavesNoMemoryBehind) {
+  StepUnderTest subject("sgd", "light");
+  subject.Run(0);
+  const int64_t before = CpuMemoryUse().current;
+  for (int64_t n = 5; n < 400; n += 50) {
+    FailAllocationAfter(n);
+    EXPECT_THROW(subject.Run(1), c10::OutOfMemoryError);
+    EXPECT_EQ(StopAllocationFaults(), 1);
+    EXPECT_EQ(CpuMemoryUse().current, before) << n;
+  }
+}
+
+class RecoveryTest : public TrainerTest {
+ protected:
+  // Trains with validation in which allocations fail.
+  RecoveryTest() {
+    validate_ = [](Network& network, const Config& config) {
+      ValidationResult result;
+      for (int64_t i = 0; i < 8; i += config.eval.batch_size) {
+        network.Train(false);
+        const at::NoGradGuard no_grad;
+        RandomStream unused(0, "validation");
+        NetworkInput input;
+        input.heatmap_imgs = at::full({1, kJoints, 4, 16, 16}, 0.25);
+        const NetworkOutput output = network.Forward(input, unused);
+        result.fused_top1 = output.logits[0].second.sigmoid().mean().item<double>();
+      }
+      return result;
+    };
+  }
+  // From the first step on, makes the `after`-th allocation and then every `every`-th fail.
+  TrainResult RunWithFaults(const Config& config, const AllocationFault& fault,
+                            Recorder* recorder) {
+    recorder->on_step = [&](const StepReport& report) {
+      if (report.iteration == 1) InjectAllocationFault(fault);
+    };
+    const TrainResult result = Run(config, *recorder);
+    failures_ = StopAllocationFaults();
+    return result;
+  }
+  int64_t failures_ = 0;
+};
+
+TEST_F(RecoveryTest, AStepIsRunAgainToTheSameBits) {
+  const TrainResult whole = Run(ConfigIn("whole"));
+  Recorder recorder;
+  AllocationFault fault;
+  fault.after = 50;
+  fault.every = 701;
+  const TrainResult result = RunWithFaults(ConfigIn("disturbed"), fault, &recorder);
+  EXPECT_GT(failures_, 4);
+  EXPECT_EQ(result.end, TrainEnd::kFinished);
+  EXPECT_TRUE(recorder.Said("nothing of it was kept, the step is run again"));
+  EXPECT_FALSE(recorder.Said("from this step on"));
+  EXPECT_EQ(recorder.steps.size(), 9U);
+  ExpectSameBits(whole.last_checkpoint, result.last_checkpoint);
+}
+
+// What every step asks for at least once more than there is.
+TEST_F(RecoveryTest, GoesFromPlanToPlanAndKeepsTheLastOnResume) {
+  Config config = ConfigIn("run");
+  config.train.batch_size = 4;
+  config.train.accumulate = 1;
+  config.memory.recompute = "none";
+  Recorder recorder;
+  recorder.on_step = [&](const StepReport& report) {
+    if (report.iteration != 1) return;
+    const int64_t now = CpuMemoryUse().current;
+    SetMemoryBudget(now + (RehearseStep(config).peak - now) * 3 / 4);
+  };
+  recorder.on_step = [&, set = recorder.on_step](const StepReport& report) {
+    set(report);
+    interrupted_ = report.iteration == 4;
+  };
+  const TrainResult cut = Run(config, recorder);
+  interrupted_ = false;
+  SetMemoryBudget(0);
+  EXPECT_EQ(cut.end, TrainEnd::kInterrupted);
+  EXPECT_TRUE(recorder.Said("from this step on: micro-batches of"));
+  EXPECT_EQ(recorder.steps.back().samples + recorder.steps[2].samples,
+            6);  // 4 and the last 2 of 10
+
+  Recorder again;
+  const TrainResult rest = Run(config, again);
+  EXPECT_EQ(rest.end, TrainEnd::kFinished);
+  EXPECT_EQ(rest.iterations, 9);
+  EXPECT_TRUE(again.Said("its plan is kept: micro-batches of"));
+}
+
+TEST_F(RecoveryTest, StopsWithACheckpointWhenNothingIsLeft) {
+  const TrainResult whole = Run(ConfigIn("whole"));
+  const Config config = ConfigIn("run");
+  Recorder recorder;
+  recorder.on_step = [&](const StepReport& report) {
+    if (report.iteration == 2) SetMemoryBudget(CpuMemoryUse().current + 1000);
+  };
+  std::string message;
+  try {
+    Run(config, recorder);
+  } catch (const c10::OutOfMemoryError& error) {
+    message = error.msg();
+  }
+  SetMemoryBudget(0);
+  EXPECT_NE(message.find("no other plan of the same training needs less"), std::string::npos)
+      << message;
+  EXPECT_NE(message.find("everything up to this step is saved"), std::string::npos) << message;
+  EXPECT_EQ(recorder.steps.size(), 2U);
+  Recorder rest;
+  Run(config, rest);
+  EXPECT_EQ(rest.steps.size(), 7U);
+}
+
+TEST_F(RecoveryTest, AnExplicitPlanIsNotChanged) {
+  Config config = ConfigIn("run");
+  config.memory.plan = "as-written";
+  Recorder recorder;
+  AllocationFault fault;
+  fault.after = 1;
+  fault.every = 20;
+  EXPECT_THROW(RunWithFaults(config, fault, &recorder), c10::OutOfMemoryError);
+  StopAllocationFaults();
+  EXPECT_FALSE(recorder.Said("from this step on"));
+}
+
+TEST_F(RecoveryTest, ValidationGoesOnWithFewerClips) {
+  Config config = ConfigIn("run");
+  config.eval.batch_size = 8;
+  const Validator plain = validate_;
+  std::vector<int64_t> sizes;
+  validate_ = [&](Network& network, const Config& now) {
+    sizes.push_back(now.eval.batch_size);
+    if (now.eval.batch_size > 2) throw c10::OutOfMemoryError("out of memory: too many", "");
+    return plain(network, now);
+  };
+  Recorder recorder;
+  const TrainResult result = Run(config, recorder);
+  EXPECT_EQ(result.end, TrainEnd::kFinished);
+  EXPECT_EQ(sizes, (std::vector<int64_t>{8, 8, 4, 4, 2, 2, 2}));
+  EXPECT_EQ(recorder.validations.size(), 3U);
+  EXPECT_TRUE(recorder.Said("validating 2 clips at a time"));
 }
 
 }  // namespace
