@@ -12,7 +12,7 @@ namespace kinefit {
 namespace {
 
 // What planning needs is little, but memory is short just now.
-constexpr int kPlanningAttempts = 3;
+constexpr int kPlanningAttempts = 10;
 // The alternatives are to need so much less than what failed.
 constexpr double kLess = 0.9;
 
