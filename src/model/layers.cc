@@ -87,8 +87,10 @@ Feature ConvUnit::Forward(const Feature& x, const ForwardContext& context, bool 
 
 at::Tensor ConvUnit::Compose(const at::Tensor& x, const ForwardContext& context) const {
   const ConvolutionGeometry& g = layer_.geometry;
-  at::Tensor y = at::convolution(x, layer_.weight.to(x.scalar_type()), {}, g.stride, g.padding,
-                                 {1, 1, 1}, g.transposed, g.output_padding, /*groups=*/1);
+  const at::ScalarType type = ArithmeticType(x, layer_);
+  at::Tensor y = at::convolution(x.to(type), layer_.weight.to(type), {}, g.stride, g.padding,
+                                 {1, 1, 1}, g.transposed, g.output_padding, /*groups=*/1)
+                     .to(x.scalar_type());
   if (!has_norm()) return y;
   if (context.training) {
     at::Tensor tracked = layer_.batches_tracked;

@@ -8,14 +8,9 @@
 
 namespace kinefit {
 
-namespace {
-
-// LibTorch's CPU kernel for transposed convolutions knows no 16-bit types.
 at::ScalarType ArithmeticType(const at::Tensor& x, const ConvNorm& layer) {
   return layer.geometry.transposed && !x.is_cuda() ? layer.weight.scalar_type() : x.scalar_type();
 }
-
-}  // namespace
 
 at::Tensor Convolve(const at::Tensor& x, const ConvNorm& layer) {
   const at::NoGradGuard no_grad;

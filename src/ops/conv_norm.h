@@ -35,6 +35,10 @@ struct BatchNormMode {
   double epsilon = 1e-5;
 };
 
+// What the layer's convolution of `x` computes in: LibTorch's CPU kernel for transposed
+// convolutions knows no 16-bit types.
+at::ScalarType ArithmeticType(const at::Tensor& x, const ConvNorm& layer);
+
 // Plain convolution of x [N, in, T, H, W] in x's dtype (the weight is cast to it). Autograd does
 // not see it.
 at::Tensor Convolve(const at::Tensor& x, const ConvNorm& layer);

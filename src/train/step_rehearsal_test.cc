@@ -104,6 +104,8 @@ std::vector<Case> Cases() {
     Config config = SmallConfig(type);
     config.train.precision = "bf16";
     cases.push_back(Made(std::string(type) + ", bf16", config, 3));
+    config.memory.recompute = "none";
+    cases.push_back(Made(std::string(type) + ", bf16, none", config, 3));
   }
   Config longer = SmallConfig("rgbpose");
   longer.data.rgb_frames = 4;
