@@ -1,5 +1,6 @@
 #include "tests/process.h"
 
+#include <ATen/ATen.h>
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -12,6 +13,9 @@
 #include <sstream>
 #include <stdexcept>
 #include <thread>
+#include <utility>
+
+#include "checkpoint/checkpoint.h"
 
 extern char** environ;
 
@@ -113,6 +117,41 @@ const std::string& SmallSet() {
     return made;
   }();
   return folder;
+}
+
+namespace {
+
+void Collect(const CheckpointValue& value, const std::string& path,
+             std::vector<std::pair<std::string, at::Tensor>>* out) {
+  if (const auto* tensor = std::get_if<at::Tensor>(&value.value())) {
+    out->emplace_back(path, *tensor);
+  }
+  if (const auto* dict = std::get_if<CheckpointDict>(&value.value())) {
+    for (const auto& [key, member] : *dict) Collect(member, path + "/" + key, out);
+  }
+}
+
+}  // namespace
+
+::testing::AssertionResult SameTensors(const std::string& one, const std::string& two) {
+  std::vector<std::pair<std::string, at::Tensor>> a;
+  std::vector<std::pair<std::string, at::Tensor>> b;
+  Collect(ReadCheckpoint(one), "", &a);
+  Collect(ReadCheckpoint(two), "", &b);
+  if (a.size() != b.size() || a.empty()) {
+    return ::testing::AssertionFailure() << a.size() << " tensors and " << b.size();
+  }
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (a[i].first == b[i].first && at::equal(a[i].second, b[i].second)) continue;
+    return ::testing::AssertionFailure() << a[i].first << " differs from " << b[i].first;
+  }
+  return ::testing::AssertionSuccess();
+}
+
+int CountOf(const std::string& part, const std::string& text) {
+  int count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
 }
 
 std::string SmallConfig(const std::string& type) {

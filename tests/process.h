@@ -1,5 +1,7 @@
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <chrono>
 #include <string>
 #include <vector>
@@ -53,6 +55,13 @@ Outcome Kinefit(const std::vector<std::string>& arguments,
 std::string KinefitBinary();
 std::string ReadText(const std::string& path);
 void WriteText(const std::string& path, const std::string& text);
+
+// Whether two checkpoints hold the same tensors, bit for bit: weights, statistics, and if there,
+// optimizer and averages. Says which differs.
+::testing::AssertionResult SameTensors(const std::string& one, const std::string& two);
+
+// How often `part` occurs in `text`.
+int CountOf(const std::string& part, const std::string& text);
 
 // A small built-in set (pose and video), made once per test program. Returns its folder.
 const std::string& SmallSet();

@@ -17,8 +17,6 @@
 #include "files/publish.h"
 #include "memory/allocation_faults.h"
 #include "memory/cpu_allocator.h"
-#include "model/describe.h"
-#include "train/step.h"
 #include "train/step_rehearsal.h"
 
 namespace kinefit {
@@ -500,123 +498,6 @@ TEST_F(TrainerTest, AFullDiskLosesNoCheckpoint) {
   fault.reset();
   EXPECT_EQ(Files("full"), (FileNames{"config.toml", "epoch_1.pth", "last.pth"}));
   ExpectSameBits(want.last_checkpoint, Run(config).last_checkpoint);
-}
-
-// Everything a step may change, flattened: weights, statistics, optimizer state.
-std::vector<at::Tensor> Snapshot(const Network& network, const Optimizer& optimizer) {
-  std::vector<at::Tensor> result;
-  for (const NamedTensor& entry : network.StateDict()) {
-    result.push_back(entry.tensor.detach().clone());
-    EXPECT_FALSE(entry.tensor.grad().defined()) << entry.name;
-  }
-  std::vector<std::pair<std::string, at::Tensor>> state;
-  Collect(CheckpointValue(optimizer.State()), "", &state);
-  for (const auto& [name, tensor] : state) result.push_back(tensor.clone());
-  return result;
-}
-
-void ExpectEqual(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
-  ASSERT_EQ(a.size(), b.size());
-  for (size_t i = 0; i < a.size(); ++i) ASSERT_TRUE(at::equal(a[i], b[i])) << i;
-}
-
-// Two steps of a small two-stream network, the second with the optimizer's state in place.
-class StepUnderTest {
- public:
-  explicit StepUnderTest(const std::string& optimizer, const std::string& recompute) {
-    config_.model.type = "pcan";
-    config_.model.num_classes = 5;
-    config_.model.rgb.base_channels = 8;
-    config_.model.pose.base_channels = 4;
-    config_.data.crop = 32;
-    config_.data.heatmap.scaling = 0.25;
-    config_.train.accumulate = 2;
-    config_.train.batch_size = 1;
-    config_.train.optimizer.type = optimizer;
-    config_.train.optimizer.clip_norm = 1;
-    network_ = MakeNetwork(config_.model, at::kFloat);
-    InitialiseNetwork(*network_, config_.model, 3);
-    network_->Train(true);
-    network_->SetRecompute(ParseRecompute(recompute, network_->Segments(), ""));
-    optimizer_ = MakeOptimizer(config_.train.optimizer, network_->parameters());
-    step_ = std::make_unique<TrainStep>(*network_, config_, *optimizer_, nullptr);
-    const NetworkInput like = TrainingInputOnMeta(config_, 1);
-    at::manual_seed(1);
-    for (int i = 0; i < 2; ++i) {
-      Batch batch;
-      batch.imgs = at::rand(like.imgs.sizes());
-      batch.heatmap_imgs = at::rand(like.heatmap_imgs.sizes());
-      batch.labels = at::full({1}, i, at::kLong);
-      batch.ids = {"clip"};
-      batches_.push_back(batch);
-    }
-  }
-  StepResult Run(int64_t iteration) {
-    size_t next = 0;
-    return step_->Run(iteration, 0.01, [&](Batch* batch) {
-      if (next == batches_.size()) return false;
-      *batch = batches_[next++];
-      return true;
-    });
-  }
-  std::vector<at::Tensor> Now() const { return Snapshot(*network_, *optimizer_); }
-
- private:
-  Config config_;
-  std::unique_ptr<Network> network_;
-  std::unique_ptr<Optimizer> optimizer_;
-  std::unique_ptr<TrainStep> step_;
-  std::vector<Batch> batches_;
-};
-
-// Fails every `stride`-th allocation of two steps, one after the other, each time finding nothing
-// changed; the step then done counts. Returns how many failed.
-int64_t FailAllocationsOf(StepUnderTest* subject, int64_t stride) {
-  int64_t failures = 0;
-  for (int64_t iteration = 0; iteration < 2; ++iteration) {
-    const std::vector<at::Tensor> before = subject->Now();
-    for (int64_t n = 1;; n += stride) {
-      FailAllocationAfter(n);
-      bool failed = false;
-      try {
-        subject->Run(iteration);
-      } catch (const c10::OutOfMemoryError&) {
-        failed = true;
-      }
-      StopAllocationFaults();
-      if (!failed) break;
-      ++failures;
-      ExpectEqual(subject->Now(), before);
-      if (testing::Test::HasFatalFailure()) return failures;
-    }
-  }
-  return failures;
-}
-
-TEST(TrainStepOutOfMemory, IsAllOrNothingAtEveryAllocation) {
-  for (const std::string optimizer : {"sgd", "adamw"}) {
-    for (const std::string recompute : {"lean", "full"}) {
-      SCOPED_TRACE(optimizer + " " + recompute);
-      StepUnderTest undisturbed(optimizer, recompute);
-      for (int64_t i = 0; i < 2; ++i) undisturbed.Run(i);
-      StepUnderTest subject(optimizer, recompute);
-      EXPECT_GT(FailAllocationsOf(&subject, 41), 100);
-      ExpectEqual(subject.Now(), undisturbed.Now());
-    }
-  }
-}
-
-// Memory that a failed step leaves behind would be missing in the next.
-TEST(TrainStepOutOfMemory, LeavesNoMemoryBehind) {
-  StepUnderTest subject("sgd", "light");
-  subject.Run(0);
-  const int64_t before = CpuMemoryUse().current;
-  for (int64_t n = 5; n < 400; n += 50) {
-    FailAllocationAfter(n);
-    EXPECT_THROW(subject.Run(1), c10::OutOfMemoryError);
-    EXPECT_EQ(StopAllocationFaults(), 1);
-    EXPECT_EQ(CpuMemoryUse().current, before) << n;
-  }
 }
 
 class RecoveryTest : public TrainerTest {
