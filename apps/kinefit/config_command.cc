@@ -4,6 +4,7 @@
 #include "apps/kinefit/commands.h"
 #include "config/load.h"
 #include "config/options.h"
+#include "config/validate.h"
 
 namespace kinefit {
 
@@ -18,6 +19,7 @@ void AddConfigCommand(CLI::App& app, int* exit_code) {
   show->callback([arguments, exit_code] {
     const LoadedConfig loaded = LoadConfig(arguments->path, arguments->overrides);
     std::fputs(DumpConfig(loaded).c_str(), stdout);
+    Validate(loaded.config, &loaded.provenance);  // shown all the same: that helps to mend it
     *exit_code = kExitOk;
   });
 

@@ -25,9 +25,12 @@ struct Arguments {
 };
 
 int RunForward(const Arguments& arguments) {
-  const Config config = LoadConfig(arguments.config, arguments.overrides).config;
+  const LoadedConfig loaded = LoadConfig(arguments.config, arguments.overrides);
+  const Config& config = loaded.config;
+  SetThreads(config);
   ApplyMemoryBudget(config);
-  const std::unique_ptr<Network> network = MakeNetwork(config.model, at::TensorOptions(at::kFloat));
+  const at::TensorOptions options = NetworkOptions(config);
+  const std::unique_ptr<Network> network = MakeNetwork(config.model, options);
   // What the checkpoint lacks is as a new network has it, a PCAN's gates closed for one.
   InitialiseNetwork(*network, config.model, static_cast<uint64_t>(config.seed));
   const CheckpointDict file = ReadCheckpoint(arguments.checkpoint);
@@ -47,9 +50,13 @@ int RunForward(const Arguments& arguments) {
   }
   if (input.imgs.defined() && input.heatmap_imgs.defined() &&
       input.imgs.size(0) != input.heatmap_imgs.size(0)) {
-    throw Error("`imgs` and `heatmap_imgs` hold different numbers of clips", arguments.input);
+    throw Error("`imgs` and `heatmap_imgs` hold different numbers of clips", arguments.input,
+                "give the same clips of both streams, in the same order");
   }
 
+  for (at::Tensor* tensor : {&input.imgs, &input.heatmap_imgs}) {
+    if (tensor->defined()) *tensor = tensor->to(options.device());
+  }
   const at::NoGradGuard no_grad;
   network->Train(false);
   RandomStream unused(config.seed, "forward");

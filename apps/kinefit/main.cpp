@@ -1,9 +1,13 @@
 #include <c10/util/Exception.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
+#include <iostream>
 #include <new>
 #include <string>
 
@@ -30,7 +34,12 @@ namespace {
 void LetIdleThreadsSleep(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY") != nullptr) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
-  execv("/proc/self/exe", argv);  // returns only if it failed; then it is merely slower
+  // By its own path, so that `top` and `kinefit memory` do not show a program called "exe".
+  char path[4096];
+  const ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - 1);
+  if (length <= 0) return;
+  path[length] = 0;
+  execv(path, argv);  // returns only if it failed; then it is merely slower
 }
 
 int Run(int argc, char** argv) {
@@ -63,6 +72,14 @@ int Run(int argc, char** argv) {
   return exit_code;
 }
 
+// What was printed but could not be written is a failure too: a full disk, a closed pipe.
+int Flushed(int exit_code) {
+  std::cout.flush();
+  if (std::cout && std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return exit_code;
+  std::fprintf(stderr, "kinefit: cannot write to standard output: %s\n", std::strerror(errno));
+  return exit_code == kExitOk ? kExitFailed : exit_code;
+}
+
 int ReportOutOfMemory(const std::string& what) {
   std::fprintf(stderr, "kinefit: %s\n  to do: `kinefit plan CONFIG` shows what fits\n",
                what.c_str());
@@ -74,8 +91,9 @@ int ReportOutOfMemory(const std::string& what) {
 
 int main(int argc, char** argv) {
   kinefit::LetIdleThreadsSleep(argv);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of the write, with a message
   try {
-    return kinefit::Run(argc, argv);
+    return kinefit::Flushed(kinefit::Run(argc, argv));
   } catch (const kinefit::Error& error) {
     std::fprintf(stderr, "kinefit: %s\n", error.what());
     return kinefit::kExitBadInput;

@@ -2,9 +2,12 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <thread>
@@ -40,18 +43,42 @@ at::TensorOptions NetworkOptions(const Config& config) {
   return at::TensorOptions(at::kFloat).device(device);
 }
 
-void PrepareWorkDir(const std::string& path) {
+void PrepareWorkDir(const std::string& path, const std::string& option) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
   if (error || !std::filesystem::is_directory(path)) {
     throw Error("cannot make the work dir: " + (error ? error.message() : "not a folder"), path,
-                "choose another with --work-dir");
+                "choose another with " + option);
   }
   if (access(path.c_str(), W_OK | X_OK) != 0) {
     throw Error(std::string("cannot write into the work dir: ") + std::strerror(errno), path,
-                "choose another with --work-dir or change its permissions");
+                "choose another with " + option + " or change its permissions");
   }
 }
+
+WorkDirLock::WorkDirLock(const std::string& work_dir) {
+  const std::string path = work_dir + "/.lock";
+  file_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (file_ < 0) {
+    throw Error(std::string("cannot write into the work dir: ") + std::strerror(errno), path,
+                "choose another with --work-dir or change its permissions");
+  }
+  if (flock(file_, LOCK_EX | LOCK_NB) == 0) {
+    const std::string pid = std::to_string(getpid()) + "\n";
+    // Only for the message below: a number that cannot be written does no harm.
+    if (ftruncate(file_, 0) == 0) (void)!write(file_, pid.data(), pid.size());
+    return;
+  }
+  if (errno != EWOULDBLOCK) return;  // a file system without locks
+  char text[32] = {};
+  (void)!read(file_, text, sizeof(text) - 1);
+  close(file_);
+  throw Error("another kinefit (process " + std::to_string(std::atol(text)) +
+                  ") is training in this work dir",
+              work_dir, "wait for it, stop it, or choose another with --work-dir");
+}
+
+WorkDirLock::~WorkDirLock() { close(file_); }
 
 std::vector<std::pair<std::string, at::Tensor>> NamedTensorsOf(const Network& network) {
   std::vector<std::pair<std::string, at::Tensor>> named;
@@ -63,7 +90,7 @@ void LoadTrainedWeights(Network& network, const std::string& checkpoint) {
   const CheckpointDict root = ReadCheckpoint(checkpoint);
   const LoadReport report =
       LoadInto(NamedTensorsOf(network), StateDictOf(root, checkpoint, true), false, checkpoint);
-  if (!report.missing.empty() || !report.mismatched.empty()) {
+  if (!report.missing.empty() || !report.mismatched.empty() || !report.unexpected.empty()) {
     throw Error("the checkpoint is of another network: " + report.Summary(), checkpoint,
                 "use the configuration it was trained with");
   }

@@ -22,8 +22,22 @@ void ApplyMemoryBudget(const Config& config);
 // float32 on config.device. Throws Error if that device does not exist here.
 at::TensorOptions NetworkOptions(const Config& config);
 
-// Makes the folder if need be. Throws Error if it cannot be written to.
-void PrepareWorkDir(const std::string& path);
+// Makes the folder if need be. Throws Error if it cannot be written to; `option` is the one that
+// names it.
+void PrepareWorkDir(const std::string& path, const std::string& option);
+
+// Keeps two runs from writing into one work dir. The lock ends with the process, however that ends.
+class WorkDirLock {
+ public:
+  // Throws Error, naming the process, if another one trains there.
+  explicit WorkDirLock(const std::string& work_dir);
+  ~WorkDirLock();
+  WorkDirLock(const WorkDirLock&) = delete;
+  WorkDirLock& operator=(const WorkDirLock&) = delete;
+
+ private:
+  int file_ = -1;
+};
 
 // Loads the weights of `checkpoint` (EMA where it has them) into the network.
 // Throws Error for a checkpoint of another network: names or shapes that do not match.

@@ -33,7 +33,6 @@ struct Arguments {
 
 void WriteResults(const std::string& folder, const EvaluationResult& result,
                   const Dataset& dataset) {
-  PrepareWorkDir(folder);
   WriteCsv(folder + "/per_class.csv", PerClassRows(result.fused(), dataset.class_names));
   WriteCsv(folder + "/per_sample.csv", PerSampleRows(result, dataset.class_names));
   WriteCsv(folder + "/confusion.csv", ConfusionRows(result.fused(), dataset.class_names));
@@ -49,6 +48,7 @@ int RunTest(const Arguments& arguments) {
   Validate(config, &loaded.provenance);
   SetThreads(config);
   ApplyMemoryBudget(config);
+  if (!arguments.output.empty()) PrepareWorkDir(arguments.output, "--out");
   std::string split = arguments.split;
   if (split.empty()) split = config.data.test_split;
   if (split.empty()) split = config.data.val_split;

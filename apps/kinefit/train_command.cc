@@ -154,7 +154,8 @@ int RunTrain(const ConfigArguments& arguments) {
   ValidateTraining(config, &loaded.provenance);
   SetThreads(config);
   ApplyMemoryBudget(config);
-  PrepareWorkDir(config.train.work_dir);
+  PrepareWorkDir(config.train.work_dir, "--work-dir");
+  const WorkDirLock lock(config.train.work_dir);
 
   Progress progress(std::cout, DetectTerminal(STDOUT_FILENO), config.train.log_every);
   JsonLog log(config.train.work_dir + "/log.jsonl");
@@ -174,6 +175,7 @@ int RunTrain(const ConfigArguments& arguments) {
   const auto validate = [&](Network& trained, const Config& now) {
     const EvaluationResult result = Evaluate(
         trained, val_set, now, now.eval.val_clips, false, [&](int64_t done, int64_t total) {
+          if (g_interrupted) throw Error("interrupted");  // the loop knows and validates on resume
           progress.Note("validating " + std::to_string(done) + "/" + std::to_string(total));
         });
     if (!result.bad_clips.empty()) {
@@ -191,6 +193,7 @@ int RunTrain(const ConfigArguments& arguments) {
 
   std::signal(SIGINT, OnSignal);
   std::signal(SIGTERM, OnSignal);
+  std::signal(SIGHUP, OnSignal);
   const TrainResult result =
       Train(*network, config, train_set, validator, DumpConfig(config), reporter, &g_interrupted);
   progress.Finish();
@@ -219,18 +222,20 @@ void AddTrainCommand(CLI::App& app, int* exit_code) {
   CLI::App* command = app.add_subcommand(
       "train", "train a network; the same command continues a run that was stopped or killed");
   AddConfigArguments(command, arguments.get());
-  command->add_option("-w,--work-dir", *work_dir,
-                      "folder for checkpoints and log (train.work_dir)");
-  command->add_option("--resume", *resume,
-                      "auto: newest valid checkpoint in the work dir; never; or a checkpoint "
-                      "(train.resume)");
-  command->add_option("--memory-budget", *budget,
-                      "memory the run may use, e.g. 6GiB (memory.budget)");
+  const CLI::Option* work_dir_given = command->add_option(
+      "-w,--work-dir", *work_dir, "folder for checkpoints and log (train.work_dir)");
+  const CLI::Option* resume_given =
+      command->add_option("--resume", *resume,
+                          "auto: newest valid checkpoint in the work dir; never; or a checkpoint "
+                          "(train.resume)");
+  const CLI::Option* budget_given = command->add_option(
+      "--memory-budget", *budget, "memory the run may use, e.g. 6GiB (memory.budget)");
   command->callback([=] {
     ConfigArguments all = *arguments;
-    if (!work_dir->empty()) all.overrides.push_back("train.work_dir=" + QuoteToml(*work_dir));
-    if (!resume->empty()) all.overrides.push_back("train.resume=" + QuoteToml(*resume));
-    if (!budget->empty()) all.overrides.push_back("memory.budget=" + QuoteToml(*budget));
+    if (work_dir_given->count() > 0)
+      all.overrides.push_back("train.work_dir=" + QuoteToml(*work_dir));
+    if (resume_given->count() > 0) all.overrides.push_back("train.resume=" + QuoteToml(*resume));
+    if (budget_given->count() > 0) all.overrides.push_back("memory.budget=" + QuoteToml(*budget));
     *exit_code = RunTrain(all);
   });
 }

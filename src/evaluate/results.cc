@@ -61,9 +61,7 @@ std::string ClassName(const std::vector<std::string>& class_names, int64_t label
 
 std::vector<StreamSummary> Summarise(const EvaluationResult& result) {
   std::vector<StreamSummary> summaries;
-  const bool single = result.streams.size() == 2;  // the stream itself and "fused"
-  for (size_t s = single ? 1 : 0; s < result.streams.size(); ++s) {
-    const auto& [name, table] = result.streams[s];
+  for (const auto& [name, table] : result.streams) {
     summaries.push_back(
         {name, TopKAccuracy(table, 1), TopKAccuracy(table, 5), MeanClassAccuracy(table)});
   }
@@ -82,11 +80,12 @@ std::vector<std::pair<std::string, double>> NamedMetrics(const EvaluationResult&
 
 TextRows SummaryRows(const EvaluationResult& result) {
   TextRows rows = {{"stream", "top-1", "top-5", "mean class"}};
-  // With one stream its own name says more than "fused".
+  // With one stream "fused" is the same again.
   const bool single = result.streams.size() == 2;
   for (const StreamSummary& summary : Summarise(result)) {
-    rows.push_back({single ? result.streams.front().first : summary.stream, Percent(summary.top1),
-                    Percent(summary.top5), Percent(summary.mean_class)});
+    if (single && summary.stream == "fused") continue;
+    rows.push_back({summary.stream, Percent(summary.top1), Percent(summary.top5),
+                    Percent(summary.mean_class)});
   }
   return rows;
 }

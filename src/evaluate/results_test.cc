@@ -66,7 +66,8 @@ TEST_F(ResultsTest, OneStreamIsReportedOnce) {
   const TextRows rows = SummaryRows(result);
   ASSERT_EQ(rows.size(), 2U);
   EXPECT_EQ(rows[1][0], "pose");
-  EXPECT_EQ(NamedMetrics(result)[0].first, "top1/fused");
+  EXPECT_EQ(NamedMetrics(result)[0].first, "top1/pose");  // under its own name, and
+  EXPECT_EQ(NamedMetrics(result)[3].first, "top1/fused");
 }
 
 TEST_F(ResultsTest, PerClassTable) {

@@ -25,4 +25,11 @@ class Error : public std::runtime_error {
   std::string remedy_;
 };
 
+// The machine could not do it just now (too many open files, no memory for a decoder): no fault of
+// the input, which must not be blamed for it.
+class ResourceError : public Error {
+ public:
+  using Error::Error;
+};
+
 }  // namespace kinefit

@@ -160,10 +160,13 @@ void Loader::State::Work() {
     std::exception_ptr failure;
     try {
       Fill(claim);
+    } catch (const ResourceError&) {
+      failure = std::current_exception();
     } catch (const Error& error) {
       reason = error.problem() + " (" + error.where() + ")";
     } catch (const cv::Exception& error) {
       reason = std::string("frames cannot be processed: ") + error.what();
+      if (error.code == cv::Error::StsNoMem) failure = std::make_exception_ptr(std::bad_alloc());
     } catch (...) {
       failure = std::current_exception();
     }

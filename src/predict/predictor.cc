@@ -83,7 +83,9 @@ Sample MakeSample(const std::string& video, const std::string& pose_file, const 
   }
   if (pose_file.empty()) return sample;
   PoseFile file = ReadPoseFile(pose_file, sample.id, config);
-  if (!video.empty()) CheckFrames(file, pose_file, info, video);
+  // Without an RGB stream the video only says how large the image is, and frames without a detection
+  // may have been left out of the poses.
+  if (!video.empty() && (config.model.has_rgb() || file.pose.frames > info.frames)) CheckFrames(file, pose_file, info, video);
   sample.total_frames = file.pose.frames;
   sample.pose = std::move(file.pose);
   if (file.width > 0) {

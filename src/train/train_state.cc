@@ -172,12 +172,26 @@ void RestoreParts(const CheckpointDict& root, const std::string& path, const Tra
 
 }  // namespace
 
+namespace {
+
+// Replaces weights by their averages. `ema` is what Ema::State() gives.
+void UseAveraged(const CheckpointDict& ema, CheckpointDict* weights) {
+  const CheckpointDict& averaged = Find(ema, "state_dict")->AsDict("state_dict");
+  for (auto& [name, value] : *weights) {
+    if (const CheckpointValue* average = Find(averaged, name)) value = *average;
+  }
+}
+
+}  // namespace
+
 CheckpointDict MakeTrainCheckpoint(const TrainParts& parts, const TrainState& state,
                                    const RunIdentity& identity, bool weights_only) {
   CheckpointDict weights;
   for (const NamedTensor& entry : parts.network->StateDict()) {
     weights.emplace_back(entry.name, entry.tensor.detach());
   }
+  // The network that was validated: whoever reads the file finds it under the usual name.
+  if (weights_only && parts.ema != nullptr) UseAveraged(parts.ema->State(), &weights);
   CheckpointList classes;
   for (const std::string& name : identity.class_names) classes.emplace_back(name);
   const int64_t epoch = state.iteration / identity.steps_per_epoch;
@@ -186,8 +200,8 @@ CheckpointDict MakeTrainCheckpoint(const TrainParts& parts, const TrainState& st
                          {"state_dict", std::move(weights)},
                          {"config", identity.effective_config},
                          {"class_names", std::move(classes)}};
-  if (parts.ema != nullptr) root.emplace_back("ema", parts.ema->State());
   if (weights_only) return root;
+  if (parts.ema != nullptr) root.emplace_back("ema", parts.ema->State());
   CheckpointDict training = TrainingEntry(state, identity);
   training.emplace_back("optimizer_type", parts.optimizer->type());
   const double lr = parts.learning_rate->At(state.iteration);

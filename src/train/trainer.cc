@@ -191,8 +191,6 @@ TrainResult TrainingRun::Run() {
 // Work dir, initial weights or resume.
 void TrainingRun::Begin() {
   const auto found = folder_.CheckpointToResume(config_.train.resume, observer_);
-  // Written first thing: an unwritable folder shows now and not after the first epoch.
-  PublishFile(config_.train.work_dir + "/config.toml", identity_.effective_config);
   if (!found) {
     for (const std::string& line : LoadInitialWeights(config_, network_)) {
       observer_.OnMessage(line);
@@ -200,6 +198,8 @@ void TrainingRun::Begin() {
   }
   if (config_.train.ema) ema_.emplace(network_, config_.train.ema_momentum);
   if (found) Resume(found->path, found->root);
+  // Once nothing is refused any more, and before the first step: an unwritable folder shows now.
+  PublishFile(config_.train.work_dir + "/config.toml", identity_.effective_config);
 }
 
 void TrainingRun::Resume(const std::string& path, const CheckpointDict& root) {
@@ -304,7 +304,7 @@ void TrainingRun::UsePlan() {
   feed_ = MakeFeed();
   network_.SetRecompute(
       ParseRecompute(config_.memory.recompute, network_.Segments(), "memory.recompute"));
-  step_ = MakeStep();
+  // step_ looks the plan up in config_.
 }
 
 // The plan to which the resumed run had to change goes on, so that its results do, too.
@@ -364,10 +364,11 @@ void TrainingRun::CollectBadClips() {
   }
   const double limit =
       config_.data.max_bad_share * static_cast<double>(identity_.samples_per_epoch);
-  if (state_.bad_clips.empty() || static_cast<double>(state_.bad_clips.size()) <= limit) return;
+  // A clip that is bad is bad each time it comes up.
+  const auto count = static_cast<int64_t>(state_.bad_clips.size()) * config_.data.repeat;
+  if (static_cast<double>(count) <= limit) return;
   throw Error(
-      std::to_string(state_.bad_clips.size()) + " of " +
-          std::to_string(identity_.samples_per_epoch) +
+      std::to_string(count) + " of " + std::to_string(identity_.samples_per_epoch) +
           " clips of this epoch cannot be used; the first: " + state_.bad_clips.front().reason,
       state_.bad_clips.front().id, "repair the data, or raise data.max_bad_share");
 }

@@ -1,6 +1,7 @@
 #include "transform/pipeline.h"
 
 #include <algorithm>
+#include <cmath>
 #include <opencv2/core.hpp>
 #include <string>
 
@@ -176,6 +177,19 @@ void CheckSample(const Sample& sample, const Config& config) {
   }
 }
 
+// Joints taken from another picture (cropped, rotated, another video) would be drawn where nobody
+// is. Rounding when a video is scaled is allowed for.
+void CheckAspect(const cv::Size& annotated, const cv::Size& shown) {
+  constexpr double kAllowed = 0.02;
+  const double ratio = static_cast<double>(annotated.width) * shown.height /
+                       (static_cast<double>(annotated.height) * shown.width);
+  if (std::abs(ratio - 1) <= kAllowed) return;
+  throw Error("the joints refer to an image of " + std::to_string(annotated.width) + "x" +
+                  std::to_string(annotated.height) + " (img_shape), the video shows " +
+                  std::to_string(shown.width) + "x" + std::to_string(shown.height),
+              "", "annotate this very video, or correct img_shape (height, width)");
+}
+
 void RunChecked(const Sample& sample, const Config& config, Phase phase, int64_t clips, bool flip,
                 RandomStream& random, float* imgs, float* heatmaps) {
   CheckSample(sample, config);
@@ -189,6 +203,7 @@ void RunChecked(const Sample& sample, const Config& config, Phase phase, int64_t
   if (config.model.has_rgb()) {
     decoded = Decode(sample, plan.rgb_frames);
     const cv::Size shown = decoded.frames.front().size();
+    CheckAspect(image, shown);
     if (shown != image) ResizeJoints(&pose, image, shown);
     image = shown;
   }

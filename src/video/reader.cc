@@ -133,6 +133,10 @@ void FrameDecoder::OpenFile() {
   av_dict_set(&options, "protocol_whitelist", "none", 0);
   code = avformat_open_input(&input, path_.c_str(), nullptr, &options);  // frees input on failure
   av_dict_free(&options);
+  if (code == AVERROR(EMFILE) || code == AVERROR(ENFILE) || code == AVERROR(ENOMEM)) {
+    throw ResourceError("the system cannot open another file: " + FfmpegMessage(code), path_,
+                        "raise the limit of open files (ulimit -n), or set fewer data.workers");
+  }
   if (code < 0) {
     throw Error("not a video that can be read, or cut off before its index: " + FfmpegMessage(code),
                 path_, kReencode);
