@@ -252,6 +252,8 @@ void RunPipelineInto(const Sample& sample, const Config& config, Phase phase, in
                      bool flip, RandomStream& random, float* imgs, float* heatmaps) {
   try {
     RunChecked(sample, config, phase, clips, flip, random, imgs, heatmaps);
+  } catch (const ResourceError&) {
+    throw;  // not the sample's fault
   } catch (const Error& error) {
     const std::string where = error.where().empty() ? "" : ": " + error.where();
     throw Error(error.problem(), "sample '" + sample.id + "'" + where, error.remedy());

@@ -119,11 +119,26 @@ FrameDecoder::FrameDecoder(const std::string& path) : path_(path) {
   OpenStream();
 }
 
+namespace {
+
+// What the system lacks is no fault of the video.
+void RefuseIfShortOfMeans(int code, const std::string& path) {
+  if (code != AVERROR(EMFILE) && code != AVERROR(ENFILE) && code != AVERROR(ENOMEM)) return;
+  throw ResourceError("the system cannot open another file: " + FfmpegMessage(code), path,
+                      "raise the limit of open files (ulimit -n), or set fewer data.workers");
+}
+
+}  // namespace
+
 void FrameDecoder::OpenFile() {
   AVIOContext* file = nullptr;
   // The prefix keeps a name such as "concat:a|b" or "http://…" from being taken for an address.
   int code = avio_open(&file, ("file:" + path_).c_str(), AVIO_FLAG_READ);
-  if (code < 0) throw Error("video cannot be opened: " + FfmpegMessage(code), path_);
+  RefuseIfShortOfMeans(code, path_);
+  if (code < 0) {
+    throw Error("video cannot be opened: " + FfmpegMessage(code), path_,
+                "check data.videos and data.video_suffix, and that the file may be read");
+  }
   file_.reset(file);
 
   AVFormatContext* input = avformat_alloc_context();
@@ -133,10 +148,7 @@ void FrameDecoder::OpenFile() {
   av_dict_set(&options, "protocol_whitelist", "none", 0);
   code = avformat_open_input(&input, path_.c_str(), nullptr, &options);  // frees input on failure
   av_dict_free(&options);
-  if (code == AVERROR(EMFILE) || code == AVERROR(ENFILE) || code == AVERROR(ENOMEM)) {
-    throw ResourceError("the system cannot open another file: " + FfmpegMessage(code), path_,
-                        "raise the limit of open files (ulimit -n), or set fewer data.workers");
-  }
+  RefuseIfShortOfMeans(code, path_);
   if (code < 0) {
     throw Error("not a video that can be read, or cut off before its index: " + FfmpegMessage(code),
                 path_, kReencode);
