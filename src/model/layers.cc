@@ -150,16 +150,25 @@ at::Tensor Classifier::Forward(const at::Tensor& x, const ForwardContext& contex
   return y;
 }
 
-at::Tensor MaxPool(const at::Tensor& x, int64_t stride_t, int64_t stride_s, const std::string& name,
-                   const ForwardContext& context) {
-  const LayerScope scope(name);
-  at::Tensor frames = x;
-  if (stride_t > 1) frames = at::slice(x, 2, 0, x.size(2), stride_t);
-  const at::Tensor result = MaxPool3x3(frames, stride_s);
+Feature MaxPool(const Feature& x, int64_t stride_t, int64_t stride_s, const std::string& name,
+                const ForwardContext& context) {
+  const auto pool = [=](const at::Tensor& input) {
+    const LayerScope scope(name);
+    at::Tensor frames = input;
+    if (stride_t > 1) frames = at::slice(input, 2, 0, input.size(2), stride_t);
+    return MaxPool3x3(frames, stride_s);
+  };
+  Feature result = {pool(x.value), nullptr};
+  if (x.rebuild) {
+    result.rebuild = [pool, rebuild = x.rebuild] {
+      const at::NoGradGuard no_grad;
+      return pool(rebuild());
+    };
+  }
   if (context.trace != nullptr) {
     // Forward also keeps the place of each maximum, one byte.
-    context.trace->Record(
-        {name, "max pool 1x3x3", result.sizes().vec(), 0, 0, Bytes(result) + result.numel()});
+    const at::Tensor& y = result.value;
+    context.trace->Record({name, "max pool 1x3x3", y.sizes().vec(), 0, 0, Bytes(y) + y.numel()});
   }
   return result;
 }

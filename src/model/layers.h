@@ -115,9 +115,9 @@ class Classifier {
 };
 
 // Max pool 1x3x3 with padding (0, 1, 1): [N, C, T, H, W] -> [N, C, T', H', W'].
-// The input is not kept.
-at::Tensor MaxPool(const at::Tensor& x, int64_t stride_t, int64_t stride_s, const std::string& name,
-                   const ForwardContext& context);
+// The input is not kept; the output can be rebuilt where the input can.
+Feature MaxPool(const Feature& x, int64_t stride_t, int64_t stride_s, const std::string& name,
+                const ForwardContext& context);
 
 // [N, C, T, H, W] -> [N, C], float32 whatever the dtype (double for double).
 at::Tensor AveragePool(const at::Tensor& x);

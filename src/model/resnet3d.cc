@@ -105,8 +105,7 @@ Pathway::Pathway(TensorMaker& maker, const std::string& prefix, const std::strin
 Feature Pathway::Stem(const at::Tensor& x, const ForwardContext& context) const {
   const bool keep = context.recompute.Of(stream_ + ".stem") == Keep::kConvolutions;
   const Feature y = conv1_.Forward({x, nullptr}, context, keep);
-  return {MaxPool(y.value, config_.pool1_stride_t, config_.pool1_stride_s, pool_name_, context),
-          nullptr};
+  return MaxPool(y, config_.pool1_stride_t, config_.pool1_stride_s, pool_name_, context);
 }
 
 Feature Pathway::Stage(size_t index, const Feature& x, const ForwardContext& context) const {

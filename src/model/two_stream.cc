@@ -122,10 +122,15 @@ TwoStreamFeatures TwoStreamBackbone::Forward(const at::Tensor& imgs, const at::T
     drop_rgb = context.random.Chance(fusion_.rgb_drop_path);
     drop_pose = context.random.Chance(fusion_.pose_drop_path);
   }
-  TwoStreamFeatures x{rgb_.Stem(imgs, context), pose_.Stem(heatmap_imgs, context)};
+  // Each stem runs just before its first stage: backward passes run in the opposite order, so the
+  // shorter stream's stem is done with before the longer one's first stage, where memory peaks when
+  // most is recomputed.
+  TwoStreamFeatures x;
   for (size_t left = std::max(rgb_.stages(), pose_.stages()); left > 0; --left) {
     const bool in_rgb = left <= rgb_.stages();
     const bool in_pose = left <= pose_.stages();
+    if (left == rgb_.stages()) x.rgb = rgb_.Stem(imgs, context);
+    if (left == pose_.stages()) x.pose = pose_.Stem(heatmap_imgs, context);
     if (in_rgb && in_pose) {
       Exchange(rgb_.stages() - left, pose_.stages() - left, drop_rgb, drop_pose, context, &x);
     }

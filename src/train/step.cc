@@ -167,7 +167,8 @@ void TrainStep::RunMicroBatch(const Batch& batch, int64_t iteration, int64_t mic
   input.imgs = ToDevice(batch.imgs, device_);
   input.heatmap_imgs = ToDevice(batch.heatmap_imgs, device_);
   const at::Tensor labels = ToDevice(batch.labels, device_);
-  const NetworkOutput output = network_.Forward(input, random);
+  NetworkOutput output = network_.Forward(input, random);
+  output.feature_rgb = output.feature_pose = at::Tensor();  // not to last through the backward pass
   const Loss loss = ComputeLoss(output, labels, config_.model.head);
 
   at_work_ = "backward";
