@@ -13,7 +13,8 @@ const char* TypeNameOf(const CheckpointValue& value) {
 template <typename T>
 const T& Get(const CheckpointValue& value, const std::string& what, const char* wanted) {
   if (const T* held = std::get_if<T>(&value.value())) return *held;
-  throw Error(std::string("expected ") + wanted + ", found " + TypeNameOf(value), what);
+  throw Error(std::string("expected ") + wanted + ", found " + TypeNameOf(value), what,
+              "docs/formats/checkpoint.md says what a checkpoint holds");
 }
 
 }  // namespace

@@ -79,7 +79,9 @@ std::vector<std::string> ReadSplit(const PickleValue& root, const std::string& s
                     ("known splits: " + list));
   }
   const std::string where = path + ": split " + Quoted(split);
-  if (!found.is_sequence()) throw Error("a split must be a list of ids", where);
+  if (!found.is_sequence())
+    throw Error("a split must be a list of ids", where,
+                "write it as a list of the annotations' frame_dir");
   if (found.size() == 0) throw Error("the split is empty", where, "choose another split");
   std::vector<std::string> ids;
   for (size_t i = 0; i < found.size(); ++i) ids.emplace_back(found[i].AsString(where));
@@ -119,7 +121,8 @@ void ReadImageShape(const PickleValue& annotation, const std::string& where, Sam
   } else {
     for (size_t i = 0; i < shape.size(); ++i) sides.push_back(shape[i].AsInt(what));
   }
-  if (sides.size() != 2) throw Error("img_shape must be (height, width)", where);
+  if (sides.size() != 2)
+    throw Error("img_shape must be (height, width)", where, "write two positive integers");
   for (const int64_t side : sides) {
     if (side < 1 || side > kLargestImageSide) {
       throw Unusable{"img_shape (" + std::to_string(sides[0]) + ", " + std::to_string(sides[1]) +
@@ -307,7 +310,7 @@ void CheckJoints(const Config& config, int64_t joints, const std::string& where)
       if (joint >= 0 && joint < joints) continue;
       throw Error("joint " + std::to_string(joint) + " does not exist: the annotations have " +
                       std::to_string(joints) + " joints, counted from 0",
-                  key);
+                  key, "correct data.left_joints, data.right_joints and data.limbs");
     }
   };
   check(data.left_joints, "data.left_joints");
@@ -353,12 +356,15 @@ PickleValue FindAnnotations(const PickleValue& root, const std::string& path) {
     throw Error("this pickle holds no annotations", path,
                 "expected a list of annotations, or a dict with 'split' and 'annotations'");
   }
-  if (list.size() == 0) throw Error("the list of annotations is empty", path);
+  if (list.size() == 0)
+    throw Error("the list of annotations is empty", path,
+                "give a pickle with at least one annotation");
   return list;
 }
 
 std::string ReadId(const PickleValue& annotation, const std::string& where) {
-  if (!annotation.is(PickleKind::kDict)) throw Error("an annotation must be a dict", where);
+  if (!annotation.is(PickleKind::kDict))
+    throw Error("an annotation must be a dict", where, "docs/formats/annotation.md shows one");
   const char* key = annotation.Has("filename") ? "filename" : "frame_dir";
   return std::string(Required(annotation, key, where).AsString(where + "." + key));
 }
@@ -371,7 +377,8 @@ void CheckNotEmpty(const Dataset& dataset, const std::string& path, const std::s
   }
   throw Error("none of the " + std::to_string(dataset.rejected.size()) +
                   " annotations can be used" + reasons,
-              split.empty() ? path : path + ": split " + Quoted(split));
+              split.empty() ? path : path + ": split " + Quoted(split),
+              "repair the annotations; docs/formats/annotation.md says what they must hold");
 }
 
 }  // namespace

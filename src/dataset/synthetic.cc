@@ -273,7 +273,8 @@ void CheckOptions(const SyntheticOptions& options) {
     if (value >= low && value <= high) return;
     throw Error(std::string(name) + " must be " + std::to_string(low) + " to " +
                     std::to_string(high) + ", not " + std::to_string(value),
-                "built-in data set");
+                "built-in data set",
+                "choose another value; `kinefit data make --help` lists the options");
   };
   within("actors", options.actors, 2, 10000);
   within("takes", options.takes, 1, 10000);
@@ -281,7 +282,8 @@ void CheckOptions(const SyntheticOptions& options) {
   within("height", options.height, 96, 1080);
   within("threads", options.threads, 0, 256);
   if (options.width % 2 != 0 || options.height % 2 != 0) {
-    throw Error("width and height must be even", "built-in data set");
+    throw Error("width and height must be even", "built-in data set",
+                "choose another value; `kinefit data make --help` lists the options");
   }
 }
 
@@ -321,7 +323,8 @@ SyntheticSet MakeSyntheticSet(const std::string& folder, const SyntheticOptions&
   try {
     PrepareFolder(folder, options.force);
   } catch (const fs::filesystem_error& error) {
-    throw Error("the folder cannot be prepared: " + error.code().message(), folder);
+    throw Error("the folder cannot be prepared: " + error.code().message(), folder,
+                "choose another folder, or change its permissions");
   }
   PublishFile(folder + "/" + kMarker,
               "Made by: kinefit data make\nseed " + std::to_string(options.seed) + "\nactors " +

@@ -292,7 +292,8 @@ std::vector<int64_t> NdArrayView::ToInts(const std::string& what) const {
   for (const double value : ToDoubles()) {
     // Also false for NaN; 2^63 itself does not fit.
     if (!(std::fabs(value) < 0x1p63) || value != std::floor(value)) {
-      throw Error("expected integers, found " + std::to_string(value), what);
+      throw Error("expected integers, found " + std::to_string(value), what,
+                  "save the array with an integer dtype");
     }
     values.push_back(static_cast<int64_t>(value));
   }
@@ -319,15 +320,18 @@ NdArray NdArray::FromFloatsAsHalf(std::vector<int64_t> shape, const std::vector<
 
 uint64_t CheckedByteSize(const std::vector<int64_t>& shape, DType dtype, const std::string& where) {
   uint64_t bytes = ItemSize(dtype);
-  if (shape.size() > 32) throw Error("an array with more than 32 dimensions", where);
+  if (shape.size() > 32)
+    throw Error("an array with more than 32 dimensions", where,
+                "the file is damaged: save it again");
   bool empty = false;
   for (const int64_t size : shape) {
-    if (size < 0) throw Error("an array with a negative size", where);
+    if (size < 0)
+      throw Error("an array with a negative size", where, "the file is damaged: save it again");
     if (size == 0) {
       empty = true;
     } else if (bytes > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()) /
                            static_cast<uint64_t>(size)) {
-      throw Error("an array of absurd size", where);
+      throw Error("an array of absurd size", where, "the file is damaged: save it again");
     } else {
       bytes *= static_cast<uint64_t>(size);
     }

@@ -79,7 +79,8 @@ void PickleValue::WrongType(const std::string& what, const char* wanted) const {
   std::string found = PickleKindName(kind());
   const std::string type = TypeName();
   if (!type.empty()) found += " " + type;
-  throw Error("expected " + std::string(wanted) + ", found " + found, what);
+  throw Error("expected " + std::string(wanted) + ", found " + found, what,
+              "docs/formats/annotation.md says what an annotation holds");
 }
 
 bool PickleValue::AsBool(const std::string& what) const {

@@ -203,8 +203,12 @@ std::string ReadFile(const std::string& path, uint64_t max_bytes) {
   while (done < size) {
     const ssize_t got = read(file, &bytes[done], std::min<size_t>(size - done, size_t{1} << 30));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw Error("cannot read the file: " + Reason(errno), path);
-    if (got == 0) throw Error("the file became shorter while it was read", path);
+    if (got < 0)
+      throw Error("cannot read the file: " + Reason(errno), path,
+                  "check the path and its permissions");
+    if (got == 0)
+      throw Error("the file became shorter while it was read", path,
+                  "wait until whoever writes it is done");
     done += static_cast<size_t>(got);
   }
   return bytes;

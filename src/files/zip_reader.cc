@@ -131,7 +131,8 @@ void ZipReader::ReadAt(uint64_t offset, void* destination, uint64_t size) const 
     const ssize_t got = pread(file_, to, piece, static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) {
-      throw Error(std::string("cannot read the file: ") + std::strerror(errno), path_);
+      throw Error(std::string("cannot read the file: ") + std::strerror(errno), path_,
+                  "check the path and its permissions");
     }
     if (got == 0) Malformed("it became shorter while it was read");
     to += got;

@@ -43,7 +43,9 @@ void CheckFinite(const Pose& pose, const std::string& where) {
                 where, "give joints that were not seen the coordinates 0, 0 and the score 0");
   }
   for (const float score : pose.score) {
-    if (!std::isfinite(score)) throw Error("a joint has a score that is NaN or infinite", where);
+    if (!std::isfinite(score))
+      throw Error("a joint has a score that is NaN or infinite", where,
+                  "write 0 for joints that were not found");
   }
 }
 
@@ -53,7 +55,7 @@ Pose MakePose(const Arrays& arrays, const std::string& where) {
   if (shape.size() != 4 || (shape[3] != 2 && shape[3] != 3) || arrays.keypoint.numel() == 0) {
     throw Error("keypoint has shape " + arrays.keypoint.ShapeText() +
                     ", not [persons, frames, joints, 2 or 3]",
-                where);
+                where, "save it with that shape");
   }
   Pose pose{shape[0], shape[1], shape[2], {}, {}};
   const std::vector<float> values = arrays.keypoint.ToFloats();
@@ -70,7 +72,7 @@ Pose MakePose(const Arrays& arrays, const std::string& where) {
     if (score_shape != shape) {
       throw Error("keypoint_score has shape " + arrays.score.ShapeText() + ", keypoint " +
                       arrays.keypoint.ShapeText(),
-                  where);
+                  where, "save scores as [persons, frames, joints]");
     }
     pose.score = arrays.score.ToFloats();
   }
@@ -82,7 +84,9 @@ void SetImageShape(const std::vector<int64_t>& shape, const std::string& where, 
   const bool usable = shape.size() == 2 && std::all_of(shape.begin(), shape.end(), [](int64_t s) {
                         return s >= 1 && s <= kLargestSide;
                       });
-  if (!usable) throw Error("img_shape is not (height, width) of an image", where);
+  if (!usable)
+    throw Error("img_shape is not (height, width) of an image", where,
+                "write two positive integers");
   file->height = shape[0];
   file->width = shape[1];
 }
@@ -141,9 +145,11 @@ PoseFile ReadFlatPose(const std::string& path, const std::string& id, Config con
     if (sample.id == id) return {id, sample.pose, sample.width, sample.height};
   }
   for (const Dataset::Rejected& rejected : dataset.rejected) {
-    if (rejected.id == id) throw Error(rejected.reason, path + ": '" + id + "'");
+    if (rejected.id == id)
+      throw Error(rejected.reason, path + ": '" + id + "'", "correct the annotation");
   }
-  throw Error("the annotation of '" + id + "' cannot be read", path);
+  throw Error("the annotation of '" + id + "' cannot be read", path,
+              "docs/formats/annotation.md says what an annotation holds");
 }
 
 PoseFile ReadPicklePose(const std::string& path, const std::string& clip, const Config& config) {
@@ -164,7 +170,9 @@ PoseFile ReadPicklePose(const std::string& path, const std::string& clip, const 
   if (annotation.Has("frame_inds")) return ReadFlatPose(path, file.id, config);
   bool found = false;
   const PickleValue keypoint = annotation.Find("keypoint", &found);
-  if (!found) throw Error("the annotation has no 'keypoint'", where);
+  if (!found)
+    throw Error("the annotation has no 'keypoint'", where,
+                "docs/formats/annotation.md says what an annotation holds");
   Arrays joints{keypoint.AsArray(where + ".keypoint"), {}, false};
   const PickleValue score = annotation.Find("keypoint_score");
   if (!score.is_none()) {

@@ -64,7 +64,8 @@ void CheckFrames(const PoseFile& file, const std::string& pose_path, const Video
 // The clip as the pipeline wants it, from whichever of the two files there are.
 Sample MakeSample(const std::string& video, const std::string& pose_file, const Config& config) {
   if (config.model.has_rgb() && video.empty()) {
-    throw Error("the network has an RGB stream, but no video is given");
+    throw Error("the network has an RGB stream, but no video is given", "",
+                "give the video as the second argument");
   }
   if (config.model.has_pose() && pose_file.empty()) {
     throw Error("the network has a pose stream, but no poses are given", "",
@@ -83,9 +84,10 @@ Sample MakeSample(const std::string& video, const std::string& pose_file, const 
   }
   if (pose_file.empty()) return sample;
   PoseFile file = ReadPoseFile(pose_file, sample.id, config);
-  // Without an RGB stream the video only says how large the image is, and frames without a detection
-  // may have been left out of the poses.
-  if (!video.empty() && (config.model.has_rgb() || file.pose.frames > info.frames)) CheckFrames(file, pose_file, info, video);
+  // Without an RGB stream the video only says how large the image is, and frames without a
+  // detection may have been left out of the poses.
+  if (!video.empty() && (config.model.has_rgb() || file.pose.frames > info.frames))
+    CheckFrames(file, pose_file, info, video);
   sample.total_frames = file.pose.frames;
   sample.pose = std::move(file.pose);
   if (file.width > 0) {
@@ -114,7 +116,8 @@ Predictor::Predictor(const std::string& checkpoint, const std::vector<std::strin
 
 std::vector<Prediction> Predictor::Predict(const std::string& video, const std::string& pose_file,
                                            int64_t clips, int64_t top) {
-  if (clips < 1) throw Error("the number of clips is " + std::to_string(clips), "--clips");
+  if (clips < 1)
+    throw Error("the number of clips is " + std::to_string(clips), "--clips", "give 1 or more");
   const Sample sample = MakeSample(video, pose_file, config_);
   RandomStream random(static_cast<uint64_t>(config_.seed), "predict");
   ClipTensors tensors =

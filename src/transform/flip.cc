@@ -23,10 +23,11 @@ std::vector<int64_t> MirrorOrder(int64_t joints, const std::vector<int64_t>& lef
     if (joint < 0 || joint >= joints) {
       throw Error("joint " + std::to_string(joint) + " does not exist; there are " +
                       std::to_string(joints) + " joints, counted from 0",
-                  key);
+                  key, "correct the list");
     }
     if (paired[static_cast<size_t>(joint)]) {
-      throw Error("joint " + std::to_string(joint) + " is listed twice", key);
+      throw Error("joint " + std::to_string(joint) + " is listed twice", key,
+                  "list each joint once");
     }
     paired[static_cast<size_t>(joint)] = true;
   };
@@ -49,7 +50,7 @@ std::vector<int64_t> MirrorLimbOrder(const std::vector<std::vector<int64_t>>& li
     if (limb.size() != 2 || !exists(limb[0]) || !exists(limb[1])) {
       throw Error("limb " + std::to_string(i) + " is not a pair of joints between 0 and " +
                       std::to_string(joints - 1),
-                  "data.limbs");
+                  "data.limbs", "correct data.limbs");
     }
     const int64_t a = joint_order[static_cast<size_t>(limb[0])];
     const int64_t b = joint_order[static_cast<size_t>(limb[1])];

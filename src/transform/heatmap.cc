@@ -104,7 +104,7 @@ void CheckLimbs(const Limbs& limbs, int64_t joints) {
         limb.size() == 2 && std::min(limb[0], limb[1]) >= 0 && std::max(limb[0], limb[1]) < joints;
     if (!pair) {
       throw Error("each limb must be a pair of joints between 0 and " + std::to_string(joints - 1),
-                  "data.limbs");
+                  "data.limbs", "correct data.limbs");
     }
   }
 }

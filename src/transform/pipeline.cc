@@ -162,11 +162,12 @@ void CheckSample(const Sample& sample, const Config& config) {
   const size_t values = static_cast<size_t>(pose.persons * pose.frames * pose.joints);
   if (sample.width < 1 || sample.height < 1 || pose.score.size() != values ||
       pose.xy.size() != 2 * values) {
-    throw Error("image size or joints are missing");
+    throw Error("image size or joints are missing", "", "correct the annotation");
   }
   if (pose.frames != sample.total_frames) {
     throw Error("joints for " + std::to_string(pose.frames) + " frames, but total_frames is " +
-                std::to_string(sample.total_frames));
+                    std::to_string(sample.total_frames),
+                "", "correct total_frames or the joints of the annotation");
   }
   const int64_t channels = HeatmapChannels(config.data.heatmap, pose.joints, config.data.limbs);
   if (config.model.has_pose() && channels != config.model.pose.in_channels) {

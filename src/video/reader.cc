@@ -30,7 +30,8 @@ void CheckIsReadableFile(const std::string& path) {
                 "check the video folder and the file name's suffix");
   }
   if (!std::filesystem::is_regular_file(status)) {
-    throw Error("not a regular file" + (error ? ": " + error.message() : std::string()), path);
+    throw Error("not a regular file" + (error ? ": " + error.message() : std::string()), path,
+                "check data.videos and data.video_suffix");
   }
   if (std::filesystem::file_size(path, error) == 0 && !error) {
     throw Error("video file is empty (0 bytes)", path, "copy or download it again");
