@@ -131,6 +131,20 @@ TEST_F(KillResume, ASignalCutsValidationOff) {
   EXPECT_TRUE(std::filesystem::exists(work_dir + "/best.pth"));
 }
 
+TEST_F(KillResume, StartedWithNohupItSurvivesTheEndOfTheTerminal) {
+  WriteText(scratch_ / "config.toml", SmallConfig("pose"));
+  const std::string work_dir = scratch_ / "run";
+  Process process(
+      {"/bin/sh", "-c", "trap '' HUP; exec \"$0\" train \"$1\" -w \"$2\" --set train.epochs=2000",
+       KinefitBinary(), scratch_ / "config.toml", work_dir},
+      scratch_ / "nohup.txt");
+  ASSERT_TRUE(WaitForSteps(&process, work_dir, 0, 1));
+  process.Signal(SIGHUP);
+  EXPECT_TRUE(WaitForSteps(&process, work_dir, StepsLogged(work_dir), 5));
+  process.Signal(SIGTERM);
+  EXPECT_EQ(process.Wait().exit_code, 128 + SIGTERM);
+}
+
 TEST_F(KillResume, OneWorkDirIsForOneRunAtATime) {
   WriteText(scratch_ / "config.toml", SmallConfig("pose"));
   const std::string work_dir = scratch_ / "run";

@@ -25,8 +25,9 @@ int RunCompare(const std::vector<std::string>& entries) {
     const std::string folder = equals == std::string::npos ? entry : entry.substr(equals + 1);
     const std::string name = equals == std::string::npos ? entry : entry.substr(0, equals);
     const Summary summary = ReadSummary(folder + "/summary.json");
-    if (summary.streams.empty())
+    if (summary.streams.empty()) {
       throw Error("the summary holds no stream", folder, "run `kinefit test ... --out DIR` again");
+    }
     const StreamSummary& fused = summary.streams.back();
     rows.push_back({name, std::to_string(summary.samples), FormatPercent(fused.top1),
                     FormatPercent(fused.top5), FormatPercent(fused.mean_class),

@@ -191,9 +191,10 @@ int RunTrain(const ConfigArguments& arguments) {
   Validator validator;
   if (config.train.val_every > 0) validator = validate;
 
-  std::signal(SIGINT, OnSignal);
-  std::signal(SIGTERM, OnSignal);
-  std::signal(SIGHUP, OnSignal);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    // What was started to ignore it (nohup, a background job) goes on ignoring it.
+    if (std::signal(number, OnSignal) == SIG_IGN) std::signal(number, SIG_IGN);
+  }
   const TrainResult result =
       Train(*network, config, train_set, validator, DumpConfig(config), reporter, &g_interrupted);
   progress.Finish();
