@@ -123,6 +123,31 @@ TEST_F(EndToEnd, ForwardAgreesWithTheReferenceFixture) {
   }
 }
 
+// What a checkpoint lacks is as in a new network: with its gates closed a PCAN is the network that
+// the checkpoint is of.
+TEST_F(EndToEnd, ForwardStartsWhatTheCheckpointLacks) {
+  const std::string rgbpose = WriteConfig("rgbpose");
+  const std::string pcan = WriteConfig("pcan");
+  Succeed({"train", rgbpose, "--work-dir", scratch_ / "run", "--set", "train.epochs=1"});
+  NpzArrays input;
+  std::vector<double> imgs(3 * 4 * 32 * 32);
+  std::vector<double> heatmaps(17 * 16 * 16 * 16);
+  for (size_t i = 0; i < imgs.size(); ++i) imgs[i] = static_cast<double>(i % 13) / 13;
+  for (size_t i = 0; i < heatmaps.size(); ++i) heatmaps[i] = static_cast<double>(i % 7) / 7;
+  input.emplace("imgs", NdArray::FromDoubles({1, 3, 4, 32, 32}, imgs));
+  input.emplace("heatmap_imgs", NdArray::FromDoubles({1, 17, 16, 16, 16}, heatmaps));
+  WriteNpz(scratch_ / "in.npz", input);
+  for (const std::string& config : {rgbpose, pcan}) {
+    Succeed({"forward", "--config", config, "--checkpoint", scratch_ / "run/last.pth", "--input",
+             scratch_ / "in.npz", "--output", config + ".npz", "--set", "threads=1"});
+  }
+  const NpzArrays a = ReadNpz(rgbpose + ".npz");
+  const NpzArrays b = ReadNpz(pcan + ".npz");
+  for (const std::string name : {"logits_rgb", "logits_pose"}) {
+    EXPECT_EQ(a.at(name).bytes, b.at(name).bytes) << name;
+  }
+}
+
 TEST_F(EndToEnd, DescribesThePublishedNetwork) {
   Succeed({"model", "describe", std::string(KINEFIT_SOURCE) + "/configs/rgbpose_ntu60.toml"},
           "36,147,928 parameters, 58.0");

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -498,6 +499,21 @@ TEST_F(TrainerTest, AFullDiskLosesNoCheckpoint) {
   fault.reset();
   EXPECT_EQ(Files("full"), (FileNames{"config.toml", "epoch_1.pth", "last.pth"}));
   ExpectSameBits(want.last_checkpoint, Run(config).last_checkpoint);
+}
+
+// A file that was copied or touched looks newer than it is.
+TEST_F(TrainerTest, ResumesFromWhatLastPointsToWhateverTheClockSays) {
+  Config config = ConfigIn("run");
+  config.train.epochs = 2;
+  config.train.keep_last = 5;
+  Run(config);
+  const std::string first = config.train.work_dir + "/epoch_1.pth";
+  fs::last_write_time(first, fs::last_write_time(first) + std::chrono::hours(1));
+  config.train.epochs = 3;
+  Recorder recorder;
+  Run(config, recorder);
+  EXPECT_TRUE(recorder.Said("epoch_2.pth"));
+  EXPECT_EQ(recorder.steps.size(), 3U);
 }
 
 class RecoveryTest : public TrainerTest {
