@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "checkpoint/checkpoint.h"
 #include "files/npy.h"
@@ -159,6 +160,28 @@ TEST_F(EndToEnd, PlansAndShowsShippedConfigurations) {
   Succeed({"config", "show", config, "--set", "train.batch_size=20"}, "--set");
   Succeed({"config", "keys"}, "train.optimizer.lr");
   Succeed({"data", "make", scratch_ / "set", "--actors", "2", "--takes", "1"}, "made 10 training");
+}
+
+// The same plan for people, for machines and as a picture: one that does not fit as written.
+TEST_F(EndToEnd, PlansForMachinesAndAsAPicture) {
+  const std::string config = WriteConfig("pcan");
+  Succeed({"plan", config, "--set", "train.batch_size=16", "--memory", "24MiB", "--json", "--svg",
+           scratch_ / "plan.svg", "--html", scratch_ / "plan.html"});
+  const auto json = nlohmann::json::parse(output_);
+  EXPECT_FALSE(json.at("fits").get<bool>());
+  const auto& chosen = json.at("plans").at(json.at("chosen").get<size_t>());
+  EXPECT_TRUE(chosen.at("fits").get<bool>());
+  EXPECT_LE(chosen.at("need_bytes").get<int64_t>(), json.at("budget_bytes").get<int64_t>());
+  EXPECT_EQ(chosen.at("batch_size").get<int64_t>() * chosen.at("accumulate").get<int64_t>(), 16);
+  int64_t sum = 0;
+  for (const auto& [role, bytes] : json.at("rehearsal").at("at_peak").items()) {
+    sum += bytes.get<int64_t>();
+  }
+  EXPECT_EQ(sum, json.at("rehearsal").at("peak_bytes").get<int64_t>());
+  EXPECT_EQ(ReadText(scratch_ / "plan.svg").rfind("<svg", 0), 0U);
+  EXPECT_NE(ReadText(scratch_ / "plan.html").find("class=\"chosen\""), std::string::npos);
+  const Outcome refused = Kinefit({"plan", config, "--svg", scratch_ / "no/such/plan.svg"});
+  EXPECT_EQ(refused.exit_code, 2) << refused.output;
 }
 
 }  // namespace

@@ -2,10 +2,12 @@
 #include <memory>
 
 #include "apps/kinefit/commands.h"
+#include "apps/kinefit/plan_files.h"
 #include "apps/kinefit/run_setup.h"
 #include "config/load.h"
 #include "config/validate.h"
 #include "files/error.h"
+#include "files/publish.h"
 #include "memory/bytes.h"
 #include "memory/format_plan.h"
 #include "memory/plan.h"
@@ -20,7 +22,10 @@ struct Arguments {
   std::string in_use;
   std::string margin;
   int64_t batch = 0;
+  std::string svg;
+  std::string html;
   bool exact = false;
+  bool json = false;
 };
 
 // "5%" or "0.05".
@@ -61,7 +66,10 @@ int RunPlan(const Arguments& arguments) {
   request.margin = arguments.margin.empty() ? config.memory.margin : ParseShare(arguments.margin);
   request.exact = arguments.exact || config.memory.exact;
   request.details = true;
-  std::fputs(FormatPlan(MakePlan(config, request, RehearseStep)).c_str(), stdout);
+  const PlanReport report = MakePlan(config, request, RehearseStep);
+  if (!arguments.svg.empty()) PublishFile(arguments.svg, PlanSvg(report));
+  if (!arguments.html.empty()) PublishFile(arguments.html, PlanHtml(report));
+  std::fputs((arguments.json ? PlanJson(report) : FormatPlan(report)).c_str(), stdout);
   return kExitOk;
 }
 
@@ -81,6 +89,9 @@ void AddPlanCommand(CLI::App& app, int* exit_code) {
                       "share of the memory to leave free, e.g. 5% (memory.margin)");
   command->add_flag("--exact", arguments->exact,
                     "choose only a plan that changes nothing in the mathematics (memory.exact)");
+  command->add_flag("--json", arguments->json, "print the report as JSON, bytes as integers");
+  command->add_option("--svg", arguments->svg, "also draw memory over the step into this file");
+  command->add_option("--html", arguments->html, "also write picture and tables as one page");
   command->callback([=] { *exit_code = RunPlan(*arguments); });
 }
 
