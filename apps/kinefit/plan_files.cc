@@ -112,6 +112,11 @@ std::string Text(double x, double y, const std::string& anchor, const std::strin
          Escaped(text) + "</text>\n";
 }
 
+std::string Named(const Plan& plan) {
+  return std::to_string(plan.batch_size) + " x " + std::to_string(plan.accumulate) + " clips, " +
+         plan.recompute + ", " + BytesText(plan.need);
+}
+
 bool ChoseAnother(const PlanReport& report) { return report.chosen >= 0 && !report.fits(); }
 
 }  // namespace
@@ -152,7 +157,9 @@ std::string PlanSvg(const PlanReport& report) {
     svg << "<polyline fill=\"none\" stroke=\"#31a354\" stroke-width=\"2\" points=\""
         << Points(report.chosen_rehearsal.curve, scale) << "\"/>\n"
         << "<g fill=\"#31a354\">"
-        << Text(kWidth - kRight, 18, "end", "green: the plan that was chosen") << "</g>";
+        << Text(kWidth - kRight, 18, "end",
+                "chosen: " + Named(report.plans[static_cast<size_t>(report.chosen)]))
+        << "</g>\n";
   }
   const double limit = Y(static_cast<double>(report.budget), scale);
   svg << "<line x1=\"" << Number(kLeft) << "\" x2=\"" << Number(kWidth - kRight) << "\" y1=\""
@@ -163,7 +170,8 @@ std::string PlanSvg(const PlanReport& report) {
               BytesText(report.rehearsal.peak))
       << Text(kLeft - 6, floor + 4, "end", "0")
       << Text((kLeft + kWidth) / 2, kHeight - 12, "middle", "one step: forward, backward, update")
-      << Text(kLeft, 18, "start", PlanParagraph(report).substr(0, 110)) << "</svg>\n";
+      << "<g fill=\"#3182bd\">"
+      << Text(kLeft, 18, "start", "as written: " + Named(report.as_written)) << "</g>\n</svg>\n";
   return svg.str();
 }
 
