@@ -326,7 +326,8 @@ void AddEval(const ConfigLines<EvalConfig>& add) {
   using E = EvalConfig;
   add("val_clips", &E::val_clips, Between(1, 1000), "clips per sample in validation", "clips");
   add("test_clips", &E::test_clips, Between(1, 1000), "clips per sample in the test", "clips");
-  add("flip", &E::flip, Anything(), "average with the mirrored clip, in `kinefit test` and `predict`");
+  add("flip", &E::flip, Anything(),
+      "average with the mirrored clip, in `kinefit test` and `predict`");
   add("batch_size", &E::batch_size, Between(1, 65536), "samples at once", "samples");
   add("rgb_weight", &E::rgb_weight, Between(0, 1e6), "of the RGB scores in the fused score");
   add("pose_weight", &E::pose_weight, Between(0, 1e6), "of the pose scores in the fused score");
