@@ -11,6 +11,15 @@ namespace {
 
 constexpr size_t kMaxEntries = 64;  // of a list of tables
 
+// What is wrong with `key`.`name` where `key` is a list of `count` tables.
+std::string NoSuchEntry(const std::string& key, const std::string& name, size_t count) {
+  if (name.find_first_not_of("0123456789") != std::string::npos) {
+    return key + " is a list of tables, so " + key + "." + name + " means nothing";
+  }
+  return key + " has " + std::to_string(count) + " entries, there is no number " + name +
+         " (they count from 0)";
+}
+
 // Reads the entries of a list of tables: a list replaces them all; a table whose keys are numbers
 // ("train.schedule.0.gamma = 0.2") changes those that are there.
 template <typename Entry>
@@ -42,13 +51,11 @@ void ReadEntries(const std::vector<OptionOf<Entry>>& options, const TomlNode& no
     size_t index = 0;
     while (index < entries->size() && std::to_string(index) != name) ++index;
     if (index == entries->size()) {
-      const bool number = name.find_first_not_of("0123456789") == std::string::npos;
-      throw Error(number ? key + " has " + std::to_string(index) + " entries, there is no number " +
-                               name + " (they count from 0)"
-                         : key + " is a list of tables, so " + key + "." + name + " means nothing",
-                  entry.where, "write [[" + key + "]] in double brackets for each entry");
+      throw Error(NoSuchEntry(key, name, index), entry.where,
+                  "write [[" + key + "]] in double brackets for each entry");
     }
-    const std::string entry_key = key + "." + name;
+    std::string entry_key = key;
+    entry_key.append(".").append(name);
     if (entry.kind != TomlNode::Kind::kTable) {
       throw Error(entry_key + " must be a table, not " + KindName(entry.kind), entry.where,
                   "name one of its keys, for example " + entry_key + "." + options[0].info.key);

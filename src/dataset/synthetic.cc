@@ -145,6 +145,7 @@ void Annotate(const Clip& clip, RandomStream& random, ClipAnnotation* annotation
     const std::vector<bool> dropped = Runs(clip.frames, drops ? 0.03 : 0, 1, 3, random);
     const std::vector<bool> doubtful = Runs(clip.frames, 0.015, 2, 5, random);
     std::vector<std::vector<bool>> missed;
+    missed.reserve(kJoints);
     for (int v = 0; v < kJoints; ++v) missed.push_back(Runs(clip.frames, 0.006, 1, 6, random));
     for (int64_t t = 0; t < clip.frames; ++t) {
       const double time = static_cast<double>(t) / static_cast<double>(clip.frames);

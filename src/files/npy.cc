@@ -44,7 +44,7 @@ void Convert(const char* from, size_t count, To* to) {
   for (size_t i = 0; i < count; ++i) {
     From value;
     std::memcpy(&value, from + i * sizeof(From), sizeof(From));
-    to[i] = static_cast<To>(value);
+    to[i] = static_cast<To>(value);  // NOLINT(bugprone-signed-char-misuse): int8 is a number
   }
 }
 

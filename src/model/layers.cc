@@ -46,7 +46,7 @@ at::Tensor TensorMaker::Parameter(const std::string& name, at::IntArrayRef shape
 
 at::Tensor TensorMaker::Buffer(const std::string& name, at::IntArrayRef shape, double value,
                                bool integer) {
-  const at::Tensor tensor = at::full(shape, value, integer ? options_.dtype(at::kLong) : options_);
+  at::Tensor tensor = at::full(shape, value, integer ? options_.dtype(at::kLong) : options_);
   tensors_->buffers.push_back({name, tensor});
   tensors_->all.push_back({name, tensor});
   return tensor;
@@ -115,7 +115,7 @@ at::Tensor ConvUnit::Follow(const at::Tensor& x, LayerTrace* trace) const {
                          ? (in - 1) * g.stride[i] - 2 * g.padding[i] + k + g.output_padding[i]
                          : (in + 2 * g.padding[i] - k) / g.stride[i] + 1);
   }
-  const at::Tensor y = at::empty(output, x.options());
+  at::Tensor y = at::empty(output, x.options());
   LayerRecord record;
   record.name = layer_.name;
   record.kind = (g.transposed ? "transposed conv " : "conv ") + KernelText(weight) +
