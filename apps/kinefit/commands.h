@@ -27,6 +27,9 @@ void AddCompareCommand(CLI::App& app, int* exit_code);
 void AddExplainOomCommand(CLI::App& app, int* exit_code);
 void AddMemoryCommand(CLI::App& app, int* exit_code);
 
+// The subcommands of `kinefit data`.
+void AddDataMakeCommand(CLI::App& data, int* exit_code);
+
 // What every subcommand that reads a config shares: the file and `--set key=value`.
 struct ConfigArguments {
   std::string path;

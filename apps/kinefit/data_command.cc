@@ -1,49 +1,11 @@
-#include <unistd.h>
-
-#include <iostream>
-#include <memory>
-
 #include "apps/kinefit/commands.h"
-#include "dataset/synthetic.h"
-#include "report/progress.h"
 
 namespace kinefit {
-namespace {
-
-int MakeSet(const std::string& folder, const SyntheticOptions& options) {
-  Progress progress(std::cout, DetectTerminal(STDOUT_FILENO), 1);
-  const SyntheticSet set = MakeSyntheticSet(folder, options, [&](int64_t done, int64_t total) {
-    progress.Note("clip " + std::to_string(done) + "/" + std::to_string(total));
-  });
-  progress.Finish();
-  std::cout << "made " << set.train_clips << " training and " << set.test_clips << " test clips of "
-            << SyntheticClassNames().size() << " actions by " << options.actors << " actors\n  "
-            << set.annotations << "\n  " << set.videos << "\n  " << set.classes << "\n";
-  return kExitOk;
-}
-
-}  // namespace
 
 void AddDataCommand(CLI::App& app, int* exit_code) {
-  CLI::App* command = app.add_subcommand("data", "make data sets");
-  command->require_subcommand(1);
-  auto folder = std::make_shared<std::string>();
-  auto options = std::make_shared<SyntheticOptions>();
-  CLI::App* make = command->add_subcommand(
-      "make", "make the built-in set: drawn people performing ten actions, videos and skeletons");
-  make->add_option("folder", *folder, "where to")->required();
-  make->add_option("--seed", options->seed, "same seed, same bytes")->capture_default_str();
-  make->add_option("--actors", options->actors, "the last third of them is the test split")
-      ->check(CLI::Range(2, 1000))
-      ->capture_default_str();
-  make->add_option("--takes", options->takes, "clips of each action by each actor")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  make->add_option("--threads", options->threads, "0: one per core")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
-  make->add_flag("--force", options->force, "write into a folder that holds other things");
-  make->callback([=] { *exit_code = MakeSet(*folder, *options); });
+  CLI::App* data = app.add_subcommand("data", "make, convert, check and pack data sets");
+  data->require_subcommand(1);
+  AddDataMakeCommand(*data, exit_code);
 }
 
 }  // namespace kinefit
