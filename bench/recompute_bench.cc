@@ -1,7 +1,7 @@
 // Bytes per added clip and time of a training step of the full-size network for each way of
 // recomputing, against the plain composition of ATen operations, paired in one run.
 //
-//   recompute_bench [CONFIG [SET...]] [--rounds N] [--ways none,lean,...]
+//   recompute_bench [CONFIG [SET...]] [--rounds N] [--clips N] [--threads N] [--ways none,lean,...]
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -12,6 +12,7 @@
 #include <cstring>
 #include <map>
 #include <sstream>
+#include <thread>
 
 #include "config/load.h"
 #include "files/error.h"
@@ -121,12 +122,15 @@ int main(int argc, char** argv) {
   std::vector<std::string> ways = {"none", "lean", "light", "block", "stage", "full"};
   int rounds = 3;
   int64_t clips = 1;
+  int threads = static_cast<int>(std::thread::hardware_concurrency());  // as kinefit train
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "--rounds" && i + 1 < argc) {
       rounds = std::atoi(argv[++i]);
     } else if (argument == "--clips" && i + 1 < argc) {
       clips = std::atoi(argv[++i]);
+    } else if (argument == "--threads" && i + 1 < argc) {
+      threads = std::max(1, std::atoi(argv[++i]));
     } else if (argument == "--ways" && i + 1 < argc) {
       ways.clear();
       std::istringstream list(argv[++i]);
@@ -137,6 +141,7 @@ int main(int argc, char** argv) {
       path = argument;
     }
   }
+  at::set_num_threads(threads);
   try {
     return kinefit::Run(kinefit::LoadConfig(path, overrides).config, rounds, clips, ways);
   } catch (const std::exception& error) {
