@@ -8,7 +8,7 @@ set -eu
 
 packages="
   g++ cmake ninja-build ccache pkg-config
-  libtorch-dev libdnnl-dev libopenblas0-pthread
+  libtorch-dev libgloo-dev libdnnl-dev libopenblas0-pthread
   libavformat-dev libavcodec-dev libavutil-dev libswscale-dev
   libopencv-core-dev libopencv-imgproc-dev
   libtomlplusplus-dev libcli11-dev libfmt-dev nlohmann-json3-dev

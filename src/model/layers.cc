@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -20,12 +21,17 @@ std::string KernelText(const at::Tensor& weight) {
          std::to_string(weight.size(4));
 }
 
-// Zero with chance `dropout`, else 1 / (1 - dropout), of x's shape. One draw of `random`, whatever
-// the shape, seeds the mask; it is drawn on the CPU, so that every device has the same.
-at::Tensor DropoutMask(const at::Tensor& x, double dropout, RandomStream& random) {
+// Zero with chance `dropout`, else 1 / (1 - dropout), of x's shape, for the rows from `first_row`
+// of a batch on. One draw of `random`, whatever the shape, seeds the mask; it is drawn on the CPU,
+// so that every device has the same.
+at::Tensor DropoutMask(const at::Tensor& x, int64_t first_row, double dropout,
+                       RandomStream& random) {
   const uint64_t seed = random.Bits();
   if (x.is_meta()) return at::empty_like(x);
   RandomStream stream(seed, "dropout");
+  for (int64_t i = first_row * x.numel() / std::max<int64_t>(x.size(0), 1); i > 0; --i) {
+    stream.Chance(dropout);  // the rows of others
+  }
   at::Tensor mask = at::empty(x.sizes(), at::kFloat);
   const float kept = dropout < 1 ? static_cast<float>(1 / (1 - dropout)) : 0.0F;
   float* values = mask.data_ptr<float>();
@@ -92,11 +98,15 @@ at::Tensor ConvUnit::Compose(const at::Tensor& x, const ForwardContext& context)
                                  {1, 1, 1}, g.transposed, g.output_padding, /*groups=*/1)
                      .to(x.scalar_type());
   if (!has_norm()) return y;
-  if (context.training) {
+  const BatchNormMode mode = context.norm();
+  if (mode.sum != nullptr) {
+    y = BatchNorm(y, layer_, mode);
+    return relu_ ? at::relu_(y) : y;
+  }
+  if (mode.training) {
     at::Tensor tracked = layer_.batches_tracked;
     tracked.add_(1);
   }
-  const BatchNormMode mode = context.norm();
   y = at::batch_norm(y, layer_.bn.gamma, layer_.bn.beta, layer_.bn.running_mean,
                      layer_.bn.running_var, mode.training, mode.momentum, mode.epsilon,
                      at::globalContext().userEnabledCuDNN());
@@ -141,7 +151,8 @@ Classifier::Classifier(TensorMaker& maker, const std::string& name, int64_t in_f
 at::Tensor Classifier::Forward(const at::Tensor& x, const ForwardContext& context) const {
   const LayerScope scope(name_);
   at::Tensor input = x;
-  if (context.training && dropout_ > 0) input = x * DropoutMask(x, dropout_, context.random);
+  if (context.training && dropout_ > 0)
+    input = x * DropoutMask(x, context.share.first_row, dropout_, context.random);
   at::Tensor y = at::linear(input, weight_, bias_);
   if (context.trace != nullptr) {
     context.trace->Record({name_, "linear", y.sizes().vec(), weight_.numel() + bias_.numel(),

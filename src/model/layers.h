@@ -41,8 +41,11 @@ struct ForwardContext {
   RandomStream& random;
   LayerTrace* trace;  // nullptr unless only shapes are followed
   const Recompute& recompute;
+  BatchShare share = {};
 
-  BatchNormMode norm() const { return {training, kBatchNormMomentum, kBatchNormEpsilon}; }
+  BatchNormMode norm() const {
+    return {training, kBatchNormMomentum, kBatchNormEpsilon, training ? share.sum : nullptr};
+  }
   static constexpr double kBatchNormMomentum = 0.1;
   static constexpr double kBatchNormEpsilon = 1e-5;
 };

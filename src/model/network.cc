@@ -48,7 +48,7 @@ class SingleStreamNetwork : public Network {
   }
 
   NetworkOutput Forward(const NetworkInput& input, RandomStream& random) override {
-    const ForwardContext context{training_, random, trace_, recompute_};
+    const ForwardContext context{training_, random, trace_, recompute_, share_};
     const at::Tensor& x = is_rgb_ ? input.imgs : input.heatmap_imgs;
     CheckInput(x, in_channels_, is_rgb_ ? "imgs" : "heatmap_imgs");
     Feature feature = backbone_.Stem(Cast(x), context);
@@ -96,7 +96,7 @@ class TwoStreamNetwork : public Network {
   }
 
   NetworkOutput Forward(const NetworkInput& input, RandomStream& random) override {
-    const ForwardContext context{training_, random, trace_, recompute_};
+    const ForwardContext context{training_, random, trace_, recompute_, share_};
     CheckInput(input.imgs, rgb_channels_, "imgs");
     CheckInput(input.heatmap_imgs, pose_channels_, "heatmap_imgs");
     const TwoStreamFeatures features =

@@ -10,6 +10,7 @@
 
 #include "config/config.h"
 #include "model/recompute.h"
+#include "ops/batch_norm.h"
 #include "random/stream.h"
 
 namespace kinefit {
@@ -54,6 +55,14 @@ struct NetworkTensors {
 
 class LayerTrace;  // model/layers.h
 
+// What a training forward pass has to know if its input is one part of a batch that other processes
+// hold the rest of.
+struct BatchShare {
+  const SumOverRanks* sum = nullptr;  // null: batch norms see this part alone. Not owned
+  int64_t first_row = 0;              // the input's first row within the batch: dropout masks are
+                                      // those of the whole batch
+};
+
 // A recogniser: backbone(s) + head. Parameters and buffers live on the device and in the dtype of
 // the TensorOptions it was made with (the meta device included). Not thread-safe.
 class Network {
@@ -79,6 +88,8 @@ class Network {
   // The parts that Recompute can name.
   virtual std::vector<std::string> Segments() const { return {}; }
 
+  void SetBatchShare(const BatchShare& share) { share_ = share; }
+
   // What the backbone computes in: kFloat, or kBFloat16 / kHalf for mixed precision, where weights,
   // statistics, heads and gradients of weights stay float32.
   void SetComputeType(at::ScalarType type) { compute_type_ = type; }
@@ -93,6 +104,7 @@ class Network {
   LayerTrace* trace_ = nullptr;
   Recompute recompute_;
   at::ScalarType compute_type_ = at::kFloat;
+  BatchShare share_;
 
   // `input` in the compute type; float64 networks stay what they are.
   at::Tensor Cast(const at::Tensor& input) const {

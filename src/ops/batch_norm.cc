@@ -227,13 +227,166 @@ void CpuInputGradient(const at::Tensor& grad, const Normalisable& x, bool relu,
   });
 }
 
+// ---- A batch that several processes share -------------------------------------------------------
+
+// [1 + 2C]: elements per channel, each channel's sum, each channel's sum of squares. In double, so
+// that the variance may be taken as a difference.
+at::Tensor LocalMoments(const at::Tensor& x) {
+  const int64_t channels = x.size(1);
+  at::Tensor moments = at::empty({1 + 2 * channels}, at::kDouble);
+  auto* out = moments.data_ptr<double>();
+  out[0] = static_cast<double>(x.numel()) / static_cast<double>(channels);
+  if (!OnCpu(x)) {
+    const auto dims = AllButChannels(x);
+    const at::Tensor sum = at::sum(x, dims, false, at::kDouble);
+    const at::Tensor mean = sum / out[0];
+    const at::Tensor centred = at::sub(x, AsChannels(mean.to(at::kFloat), x)).square_();
+    // The mean that was taken off is a float: what it differs by is put back exactly.
+    const at::Tensor off = mean.to(at::kFloat).to(at::kDouble);
+    const at::Tensor squares =
+        at::sum(centred, dims, false, at::kDouble) + off * (sum * 2 - off * out[0]);
+    moments.narrow(0, 1, channels).copy_(sum);
+    moments.narrow(0, 1 + channels, channels).copy_(squares);
+    return moments;
+  }
+  ForType(x, [&](auto type) {
+    using T = decltype(type);
+    using P = typename RowParameter<T>::Type;
+    const Rows rows(x);
+    ForEachChannel(rows, [&](int64_t c) {
+      double sum = 0;
+      double squares = 0;
+      for (int64_t n = 0; n < rows.n; ++n) {
+        sum += RowSum(Data<T>(x) + rows.At(n, c), rows.length);
+      }
+      const P mean = static_cast<P>(sum / rows.count());
+      for (int64_t n = 0; n < rows.n; ++n) {
+        squares += RowSquares(Data<T>(x) + rows.At(n, c), rows.length, mean);
+      }
+      const auto off = static_cast<double>(mean);
+      out[1 + c] = sum;
+      out[1 + channels + c] = squares + off * (2 * sum - off * rows.count());
+    });
+  });
+  return moments;
+}
+
+BatchNormStatistics SharedStatistics(const at::Tensor& x, const BatchNormTensors& bn,
+                                     double momentum, double epsilon, const SumOverRanks& sum) {
+  at::Tensor moments = LocalMoments(x);
+  sum(moments);
+  const int64_t channels = x.size(1);
+  const double count = moments[0].item<double>();
+  const at::Tensor mean = moments.narrow(0, 1, channels) / count;
+  const at::Tensor variance =
+      (moments.narrow(0, 1 + channels, channels) / count - mean * mean).clamp_min_(0);
+  const at::TensorOptions options = PerChannel(x);
+  BatchNormStatistics result;
+  result.mean = mean.to(options);
+  result.inverse_std = (variance + epsilon).rsqrt_().to(options);
+  result.sum = &sum;
+  result.count = count;
+  at::Tensor running_mean = bn.running_mean;
+  at::Tensor running_var = bn.running_var;
+  running_mean.mul_(1 - momentum).add_(result.mean, momentum);
+  running_var.mul_(1 - momentum)
+      .add_((variance * (count / std::max(count - 1, 1.0))).to(options), momentum);
+  return result;
+}
+
+// sum(grad) and sum(grad * (x - mean)) per channel of this process's part: [2C].
+at::Tensor LocalGradientSums(const at::Tensor& grad, const Normalisable& x, bool relu) {
+  const int64_t channels = x.x.size(1);
+  at::Tensor sums = at::empty({2 * channels}, at::kDouble);
+  auto* out = sums.data_ptr<double>();
+  if (!OnCpu(x.x)) {
+    const auto dims = AllButChannels(x.x);
+    const at::Tensor g = relu ? grad * Affine(x).gt(0) : grad;
+    const at::Tensor centred = at::sub(x.x, AsChannels(x.statistics->mean, x.x));
+    sums.narrow(0, 0, channels).copy_(at::sum(g, dims, false, at::kDouble));
+    sums.narrow(0, channels, channels).copy_(at::sum(g * centred, dims, false, at::kDouble));
+    return sums;
+  }
+  ForType(x.x, [&](auto type) {
+    using T = decltype(type);
+    using P = typename RowParameter<T>::Type;
+    const Rows rows(x.x);
+    const Folded<P> folded(x);
+    const P* mean = Data<P>(x.statistics->mean);
+    ForEachChannel(rows, [&](int64_t c) {
+      out[c] = out[channels + c] = 0;
+      for (int64_t n = 0; n < rows.n; ++n) {
+        const int64_t at = rows.At(n, c);
+        const GradientSums<T> row = RowGradientSums(Data<T>(grad) + at, Data<T>(x.x) + at,
+                                                    rows.length, mean[c], relu, folded.At(c));
+        out[c] += static_cast<double>(row.grad);
+        out[channels + c] += static_cast<double>(row.dot);
+      }
+    });
+  });
+  return sums;
+}
+
+// The input's gradient, given what LocalGradientSums gave in all processes together.
+at::Tensor SharedInputGradient(const at::Tensor& grad, const Normalisable& x, bool relu,
+                               const at::Tensor& sums, at::Tensor into) {
+  const int64_t channels = x.x.size(1);
+  const double count = x.statistics->count;
+  const auto options = PerChannel(x.x);
+  const at::Tensor& inverse_std = x.statistics->inverse_std;
+  const at::Tensor offset = (sums.narrow(0, 0, channels) / count).to(options);
+  const at::Tensor slope =
+      (sums.narrow(0, channels, channels) / count).to(options) * inverse_std * inverse_std;
+  if (!OnCpu(x.x)) {
+    const at::Tensor g = relu ? grad * Affine(x).gt(0) : grad;
+    at::Tensor result = at::sub(x.x, AsChannels(x.statistics->mean, x.x));
+    result.mul_(AsChannels(slope, x.x)).neg_().add_(g).sub_(AsChannels(offset, x.x));
+    result.mul_(AsChannels(inverse_std * x.bn->gamma, x.x));
+    return into.defined() ? into.copy_(result) : result.to(x.x.scalar_type());
+  }
+  const at::Tensor result = into.defined() ? std::move(into) : at::empty_like(x.x);
+  ForType(x.x, [&](auto type) {
+    using T = decltype(type);
+    using P = typename RowParameter<T>::Type;
+    const Rows rows(x.x);
+    const Folded<P> folded(x);
+    ForEachChannel(rows, [&](int64_t c) {
+      const InputGradient<T> k{Data<P>(x.statistics->mean)[c], Data<P>(slope)[c],
+                               Data<P>(offset)[c], Data<P>(inverse_std)[c],
+                               Data<P>(x.bn->gamma)[c]};
+      for (int64_t n = 0; n < rows.n; ++n) {
+        const int64_t at = rows.At(n, c);
+        InputGradientRow(Data<T>(grad) + at, Data<T>(x.x) + at, rows.length, k, relu, folded.At(c),
+                         Data<T>(result) + at);
+      }
+    });
+  });
+  return result;
+}
+
+BatchNormGradients SharedBackward(const at::Tensor& grad, const Normalisable& x, bool relu,
+                                  at::Tensor into) {
+  const int64_t channels = x.x.size(1);
+  at::Tensor sums = LocalGradientSums(grad, x, relu);
+  const auto options = PerChannel(x.x);
+  BatchNormGradients result;
+  result.beta = sums.narrow(0, 0, channels).to(options, /*non_blocking=*/false, /*copy=*/true);
+  result.gamma = (sums.narrow(0, channels, channels).to(options.device()) *
+                  x.statistics->inverse_std.to(at::kDouble))
+                     .to(options);
+  (*x.statistics->sum)(sums);
+  result.input = SharedInputGradient(grad, x, relu, sums, std::move(into));
+  return result;
+}
+
 }  // namespace
 
 void SetMetaStandsFor(c10::DeviceType device) { meta_stands_for = device; }
 void SetCpuLoops(bool on) { cpu_loops = on; }
 
 BatchNormStatistics BatchStatistics(const at::Tensor& x, const BatchNormTensors& bn,
-                                    double momentum, double epsilon) {
+                                    double momentum, double epsilon, const SumOverRanks* sum) {
+  if (sum != nullptr && !x.is_meta()) return SharedStatistics(x, bn, momentum, epsilon, *sum);
   if (OnCpu(x)) {
     const at::TensorOptions options = PerChannel(x);
     const BatchNormStatistics result{at::empty({x.size(1)}, options),
@@ -323,6 +476,7 @@ void MaskBySum(at::Tensor& grad, const Normalisable& a, const Normalisable& b) {
 
 BatchNormGradients BatchNormBackward(const at::Tensor& grad, const Normalisable& x, bool relu,
                                      at::Tensor into) {
+  if (x.statistics->sum != nullptr) return SharedBackward(grad, x, relu, std::move(into));
   if (!OnCpu(x.x)) return AtenBackward(grad, x, relu, std::move(into));
   BatchNormGradients result;
   result.input = into.defined() ? std::move(into) : at::empty_like(x.x);

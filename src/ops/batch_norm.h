@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <functional>
+
 namespace kinefit {
 
 // Batch normalisation of x [N, C, ...], taken apart so that the backward pass can rebuild the
@@ -17,9 +19,16 @@ struct BatchNormTensors {
   at::Tensor running_mean, running_var;
 };
 
+// Adds `values` ([n] float64 on the CPU) up over all processes that train one batch together, in
+// place, with the same bits in each. How is not the operations' business.
+using SumOverRanks = std::function<void(at::Tensor& values)>;
+
 struct BatchNormStatistics {
   at::Tensor mean, inverse_std;
   bool of_batch = true;  // false: the running ones, which have no gradient
+  // Of a batch that several processes share: how to add up, and the elements per channel of all.
+  const SumOverRanks* sum = nullptr;
+  double count = 0;
 };
 
 // For which device the meta device follows shapes and allocations: kCPU (default) or another.
@@ -28,9 +37,11 @@ void SetMetaStandsFor(c10::DeviceType device);
 void SetCpuLoops(bool on);
 
 // Statistics of the batch; moves the running ones by `momentum` as PyTorch does (unbiased
-// variance).
+// variance). With `sum` (not owned, needed again by BatchNormBackward) x is this process's part of
+// a batch, and mean and variance are those of the whole.
 BatchNormStatistics BatchStatistics(const at::Tensor& x, const BatchNormTensors& bn,
-                                    double momentum, double epsilon);
+                                    double momentum, double epsilon,
+                                    const SumOverRanks* sum = nullptr);
 BatchNormStatistics RunningStatistics(const BatchNormTensors& bn, double epsilon);
 
 // A tensor on its way through a batch norm; `bn` null: as it is.
@@ -53,7 +64,8 @@ struct BatchNormGradients {
   at::Tensor gamma, beta;  // [C]
 };
 // Gradients of bn(x), or relu(bn(x)), for a gradient `grad` of the result. `into` is x's or grad's
-// own tensor, whose values are then lost, or an undefined one.
+// own tensor, whose values are then lost, or an undefined one. Where processes share the batch, the
+// input's gradient sees the whole of it; those of gamma and beta are this process's share.
 BatchNormGradients BatchNormBackward(const at::Tensor& grad, const Normalisable& x, bool relu,
                                      at::Tensor into);
 

@@ -38,7 +38,7 @@ BatchNormStatistics NormStatistics(const at::Tensor& y, const ConvNorm& layer,
   if (!mode.training) return RunningStatistics(layer.bn, mode.epsilon);
   at::Tensor tracked = layer.batches_tracked;
   tracked.add_(1);
-  return BatchStatistics(y, layer.bn, mode.momentum, mode.epsilon);
+  return BatchStatistics(y, layer.bn, mode.momentum, mode.epsilon, mode.sum);
 }
 
 namespace {
@@ -80,7 +80,38 @@ class UnitNode : public GradientNode {
   std::shared_ptr<UnitState> state_;
 };
 
+class BatchNormNode : public GradientNode {
+ public:
+  explicit BatchNormNode(UnitState state) : state_(std::move(state)) {}
+
+ private:
+  Tensors Backward(at::Tensor grad) override {
+    const LayerScope scope(state_.layer.name);
+    const BatchNormGradients norm =
+        BatchNormBackward(grad, state_.Norm(state_.y), /*relu=*/false, grad);
+    return {norm.input, norm.gamma, norm.beta};
+  }
+  void Release() override { state_.y = at::Tensor(); }
+
+  UnitState state_;
+};
+
 }  // namespace
+
+at::Tensor BatchNorm(const at::Tensor& y, const ConvNorm& layer, const BatchNormMode& mode) {
+  const Tensors inputs = {y, layer.bn.gamma, layer.bn.beta};
+  UnitState state;
+  state.layer = layer;
+  at::Tensor value;
+  {
+    const at::NoGradGuard no_grad;
+    state.y = y.detach();
+    state.statistics = NormStatistics(state.y, layer, mode);
+    value = Normalised(state.Norm(state.y), /*relu=*/false);
+  }
+  if (NeedsGradient(inputs)) Attach(new BatchNormNode(std::move(state)), inputs, value);
+  return value;
+}
 
 Feature ConvNormRelu(const Feature& x, const ConvNorm& layer, const BatchNormMode& mode, bool relu,
                      bool keep_output) {

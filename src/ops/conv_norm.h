@@ -33,6 +33,9 @@ struct BatchNormMode {
   bool training = true;  // statistics of the batch, moving the running ones; else the running ones
   double momentum = 0.1;
   double epsilon = 1e-5;
+  // The batch is shared with other processes, and its statistics are taken over all of it. Not
+  // owned; to outlive the backward pass.
+  const SumOverRanks* sum = nullptr;
 };
 
 // What the layer's convolution of `x` computes in: LibTorch's CPU kernel for transposed
@@ -53,6 +56,10 @@ ConvolutionGradients ConvolveBackward(const at::Tensor& grad, const at::Tensor& 
 // Statistics with which the batch norm of `layer` takes y, its convolution's output.
 BatchNormStatistics NormStatistics(const at::Tensor& y, const ConvNorm& layer,
                                    const BatchNormMode& mode);
+
+// The batch norm of `layer` alone, as a differentiable operation that keeps y, for compositions
+// that cannot use at::batch_norm: where processes share the batch.
+at::Tensor BatchNorm(const at::Tensor& y, const ConvNorm& layer, const BatchNormMode& mode);
 
 // bn(convolution(x)), with ReLU behind it if `relu`, as one differentiable operation that keeps the
 // convolution's output alone: the normalised and activated tensor is computed from it again in the
