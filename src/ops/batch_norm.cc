@@ -6,6 +6,8 @@
 #include <type_traits>
 
 #include "ops/batch_norm_rows.h"
+#include "ops/blocked.h"
+#include "ops/blocked_norm.h"
 
 namespace kinefit {
 namespace {
@@ -13,10 +15,7 @@ namespace {
 c10::DeviceType meta_stands_for = c10::DeviceType::CPU;
 bool cpu_loops = true;
 
-// Whether the loops of batch_norm_rows.h serve x, or would if it were not meta.
-bool OnCpu(const at::Tensor& x) {
-  return (x.is_cpu() && cpu_loops) || (x.is_meta() && meta_stands_for == c10::DeviceType::CPU);
-}
+bool OnCpu(const at::Tensor& x) { return RunsCpuLoops(x); }
 
 template <typename T>
 T* Data(const at::Tensor& x) {
@@ -383,9 +382,13 @@ BatchNormGradients SharedBackward(const at::Tensor& grad, const Normalisable& x,
 
 void SetMetaStandsFor(c10::DeviceType device) { meta_stands_for = device; }
 void SetCpuLoops(bool on) { cpu_loops = on; }
+bool RunsCpuLoops(const at::Tensor& x) {
+  return (x.is_cpu() && cpu_loops) || (x.is_meta() && meta_stands_for == c10::DeviceType::CPU);
+}
 
 BatchNormStatistics BatchStatistics(const at::Tensor& x, const BatchNormTensors& bn,
                                     double momentum, double epsilon, const SumOverRanks* sum) {
+  if (IsBlocked(x)) return BlockedStatistics(x, bn, momentum, epsilon, sum);
   if (sum != nullptr && !x.is_meta()) return SharedStatistics(x, bn, momentum, epsilon, *sum);
   if (OnCpu(x)) {
     const at::TensorOptions options = PerChannel(x);
@@ -409,6 +412,7 @@ BatchNormStatistics RunningStatistics(const BatchNormTensors& bn, double epsilon
 }
 
 at::Tensor Normalised(const Normalisable& x, bool relu) {
+  if (IsBlocked(x.x)) return BlockedNormalised(x, relu);
   if (!OnCpu(x.x)) {
     at::Tensor result = Affine(x);
     if (relu) result.relu_();
@@ -431,6 +435,7 @@ at::Tensor Normalised(const Normalisable& x, bool relu) {
 }
 
 at::Tensor NormalisedSum(const Normalisable& a, const Normalisable& b, at::Tensor into) {
+  if (IsBlocked(a.x)) return BlockedNormalisedSum(a, b, std::move(into));
   if (!OnCpu(a.x)) {
     const at::Tensor sum = Affine(a).add_(Affine(b)).relu_();
     return into.defined() ? into.copy_(sum) : sum.to(a.x.scalar_type());
@@ -454,6 +459,7 @@ at::Tensor NormalisedSum(const Normalisable& a, const Normalisable& b, at::Tenso
 }
 
 void MaskBySum(at::Tensor& grad, const Normalisable& a, const Normalisable& b) {
+  if (IsBlocked(a.x)) return BlockedMaskBySum(grad, a, b);
   if (!OnCpu(a.x)) {
     grad.mul_(Affine(a).add_(Affine(b)).gt(0));
     return;
@@ -476,6 +482,7 @@ void MaskBySum(at::Tensor& grad, const Normalisable& a, const Normalisable& b) {
 
 BatchNormGradients BatchNormBackward(const at::Tensor& grad, const Normalisable& x, bool relu,
                                      at::Tensor into) {
+  if (IsBlocked(x.x)) return BlockedNormBackward(grad, x, relu, std::move(into));
   if (x.statistics->sum != nullptr) return SharedBackward(grad, x, relu, std::move(into));
   if (!OnCpu(x.x)) return AtenBackward(grad, x, relu, std::move(into));
   BatchNormGradients result;

@@ -8,10 +8,10 @@ namespace kinefit {
 
 // Batch normalisation of x [N, C, ...], taken apart so that the backward pass can rebuild the
 // normalised and activated tensor from x instead of keeping it. Nothing here is seen by autograd.
-// x is contiguous, float, double or bfloat16 (half on CUDA); everything per channel, [C], is
-// float32 (double for double). On the CPU each function is one pass or two over memory; elsewhere,
-// and for the meta device when it stands for another device, it is a composition of ATen
-// operations.
+// x is contiguous, float, double or bfloat16 (half on CUDA), or blocked (ops/blocked.h); everything
+// per channel, [C], is float32 (double for double). On the CPU each function is one pass or two
+// over memory; elsewhere, and for the meta device when it stands for another device, it is a
+// composition of ATen operations.
 
 // One layer's tensors, all [C].
 struct BatchNormTensors {
@@ -35,6 +35,8 @@ struct BatchNormStatistics {
 void SetMetaStandsFor(c10::DeviceType device);
 // False: the CPU too takes the composition of ATen operations that other devices have. For tests.
 void SetCpuLoops(bool on);
+// Whether own loops serve x: it is on the CPU, or on the meta device and that stands for the CPU.
+bool RunsCpuLoops(const at::Tensor& x);
 
 // Statistics of the batch; moves the running ones by `momentum` as PyTorch does (unbiased
 // variance). With `sum` (not owned, needed again by BatchNormBackward) x is this process's part of

@@ -3,6 +3,7 @@
 #include <memory>
 #include <utility>
 
+#include "ops/blocked.h"
 #include "ops/gradient_node.h"
 #include "ops/layer_scope.h"
 
@@ -29,14 +30,15 @@ struct Block {
 
 class Stage {
  public:
-  Stage(const std::vector<BottleneckLayers>& blocks, const BatchNormMode& mode, Keep keep)
-      : mode_(mode), keep_(keep), blocks_(blocks.size()) {
+  // With `blocked` all that is between the stage's input and output has oneDNN's layout.
+  Stage(const std::vector<BottleneckLayers>& blocks, const BatchNormMode& mode, Keep keep,
+        bool blocked)
+      : mode_(mode), keep_(keep), blocked_(blocked), blocks_(blocks.size()) {
     for (size_t i = 0; i < blocks.size(); ++i) blocks_[i].layers = blocks[i];
   }
 
   // With `keeping` false nothing is kept: there will be no backward pass.
-  at::Tensor Forward(const at::Tensor& input, bool keeping);
-  void SetInput(const Feature& input) { input_ = KeptFeature(input); }
+  at::Tensor Forward(const Feature& input, bool keeping);
   Tensors Backward(at::Tensor grad, bool want_input_grad);
   // The stage's output once more. Only with Keep::kConvolutions.
   at::Tensor Output() const;
@@ -44,6 +46,10 @@ class Stage {
 
  private:
   void TakeStatistics(const at::Tensor& y, const ConvNorm& layer, BatchNormStatistics* statistics);
+  at::Tensor Input() const {
+    const at::Tensor x = input_.Get();
+    return blocked_ && !IsBlocked(x) ? ToBlocked(x) : x;
+  }
   at::Tensor RunBlock(Block& block, const at::Tensor& x, bool keep_convolutions);
   void RebuildInputs();
   static void RunConvolutions(Block& block);
@@ -52,6 +58,7 @@ class Stage {
 
   BatchNormMode mode_;
   Keep keep_;
+  bool blocked_;
   std::vector<Block> blocks_;
   KeptFeature input_;
   bool released_ = false;
@@ -89,15 +96,16 @@ at::Tensor Stage::RunBlock(Block& block, const at::Tensor& x, bool keep_convolut
   return sum;
 }
 
-at::Tensor Stage::Forward(const at::Tensor& input, bool keeping) {
-  at::Tensor x = input;
+at::Tensor Stage::Forward(const Feature& input, bool keeping) {
+  at::Tensor x = blocked_ ? ToBlocked(input.value) : input.value;
+  if (keeping) input_ = input.rebuild ? KeptFeature(input) : KeptFeature({x, nullptr});
   for (size_t i = 0; i < blocks_.size(); ++i) {
     Block& block = blocks_[i];
     if (keeping && keep_ == Keep::kBlocks && i > 0) block.x = x;
     x = RunBlock(block, x, keeping && keep_ == Keep::kConvolutions);
     if (!keeping) block.DropConvolutions();
   }
-  return x;
+  return blocked_ ? FromBlocked(x) : x;
 }
 
 at::Tensor Stage::Output() const {
@@ -105,15 +113,15 @@ at::Tensor Stage::Output() const {
   at::Tensor x;
   for (const Block& block : blocks_) {
     const LayerScope scope(block.layers.conv3.name);
-    if (!x.defined() && !block.layers.shortcut) x = input_.Get();
+    if (!x.defined() && !block.layers.shortcut) x = Input();
     x = NormalisedSum(block.Norm3(), block.Shortcut(x), {});
   }
-  return x;
+  return blocked_ ? FromBlocked(x) : x;
 }
 
 // Gives every block its input again, as far as it is not kept, and with kStage its convolutions.
 void Stage::RebuildInputs() {
-  blocks_[0].x = input_.Get();
+  blocks_[0].x = Input();
   if (keep_ == Keep::kBlocks) return;
   for (size_t i = 0; i + 1 < blocks_.size(); ++i) {
     Block& block = blocks_[i];
@@ -193,13 +201,15 @@ at::Tensor Stage::BlockBackward(Block& block, at::Tensor grad, bool want_input_g
 
 Tensors Stage::Backward(at::Tensor grad, bool want_input_grad) {
   RebuildInputs();
+  if (blocked_) grad = ToBlocked(grad);
   std::vector<std::vector<Tensors>> of_blocks(blocks_.size());
   for (size_t i = blocks_.size(); i-- > 0;) {
     grad = BlockBackward(blocks_[i], std::move(grad), i > 0 || want_input_grad, &of_blocks[i]);
     blocks_[i].DropConvolutions();
     blocks_[i].x = at::Tensor();
   }
-  Tensors result = {grad};
+  Tensors result = {blocked_ && grad.defined() ? FromBlocked(grad) : grad};
+  grad = at::Tensor();
   for (const auto& layers : of_blocks) {
     for (const Tensors& layer : layers) result.insert(result.end(), layer.begin(), layer.end());
   }
@@ -232,6 +242,15 @@ void AddParameters(const ConvNorm& layer, Tensors* inputs) {
   inputs->insert(inputs->end(), {layer.weight, layer.bn.gamma, layer.bn.beta});
 }
 
+std::vector<const ConvNorm*> LayersOf(const std::vector<BottleneckLayers>& blocks) {
+  std::vector<const ConvNorm*> layers;
+  for (const BottleneckLayers& block : blocks) {
+    layers.insert(layers.end(), {&block.conv1, &block.conv2, &block.conv3});
+    if (block.shortcut) layers.push_back(&*block.shortcut);
+  }
+  return layers;
+}
+
 }  // namespace
 
 Feature BottleneckStage(const Feature& x, const std::vector<BottleneckLayers>& blocks,
@@ -244,14 +263,13 @@ Feature BottleneckStage(const Feature& x, const std::vector<BottleneckLayers>& b
     if (block.shortcut) AddParameters(*block.shortcut, &inputs);
   }
   const bool differentiated = NeedsGradient(inputs);
-  auto stage = std::make_shared<Stage>(blocks, mode, keep);
+  auto stage = std::make_shared<Stage>(blocks, mode, keep, CanBlock(x.value, LayersOf(blocks)));
   at::Tensor value;
   {
     const at::NoGradGuard no_grad;
-    value = stage->Forward(x.value, differentiated);
+    value = stage->Forward(x, differentiated);
   }
   if (!differentiated) return {value, nullptr};
-  stage->SetInput(x);
   Attach(new StageNode(stage), inputs, value);
   if (keep != Keep::kConvolutions) return {value, nullptr};
   return {value, [stage] {

@@ -3,6 +3,7 @@
 #include <memory>
 #include <utility>
 
+#include "ops/blocked.h"
 #include "ops/gradient_node.h"
 #include "ops/layer_scope.h"
 
@@ -14,6 +15,7 @@ at::ScalarType ArithmeticType(const at::Tensor& x, const ConvNorm& layer) {
 
 at::Tensor Convolve(const at::Tensor& x, const ConvNorm& layer) {
   const at::NoGradGuard no_grad;
+  if (IsBlocked(x)) return BlockedConvolve(x, layer);
   const ConvolutionGeometry& g = layer.geometry;
   const at::ScalarType type = ArithmeticType(x, layer);
   return at::convolution(x.to(type), layer.weight.to(type), {}, g.stride, g.padding, {1, 1, 1},
@@ -24,6 +26,7 @@ at::Tensor Convolve(const at::Tensor& x, const ConvNorm& layer) {
 ConvolutionGradients ConvolveBackward(const at::Tensor& grad, const at::Tensor& x,
                                       const ConvNorm& layer, bool want_input) {
   const at::NoGradGuard no_grad;
+  if (IsBlocked(x)) return BlockedConvolveBackward(grad, x, layer, want_input);
   const ConvolutionGeometry& g = layer.geometry;
   const at::ScalarType type = ArithmeticType(x, layer);
   auto [input, weight, bias] = at::convolution_backward(

@@ -42,8 +42,8 @@ struct BatchNormMode {
 // convolutions knows no 16-bit types.
 at::ScalarType ArithmeticType(const at::Tensor& x, const ConvNorm& layer);
 
-// Plain convolution of x [N, in, T, H, W] in x's dtype (the weight is cast to it). Autograd does
-// not see it.
+// Plain convolution of x [N, in, T, H, W] in x's dtype (the weight is cast to it), or of a blocked
+// x (ops/blocked.h). Autograd does not see it.
 at::Tensor Convolve(const at::Tensor& x, const ConvNorm& layer);
 
 struct ConvolutionGradients {
