@@ -72,7 +72,7 @@ SegmentCosts CostsOf(const Config& config, const std::vector<std::string>& segme
   SegmentCosts costs;
   costs.forward.assign(segments.size(), 0);
   costs.light.assign(segments.size(), 0);
-  costs.twice.assign(segments.size(), 0);
+  costs.by_halves.assign(segments.size(), 0);
   std::vector<std::map<std::string, double>> blocks(segments.size());
   std::vector<std::map<std::string, double>> behind(segments.size());
   for (const LayerRecord& layer : DescribeNetwork(config).layers) {
@@ -94,9 +94,16 @@ SegmentCosts CostsOf(const Config& config, const std::vector<std::string>& segme
     for (const auto& [block, cost] : parts) sum += 2 * cost;
     return parts.empty() ? 0 : sum - parts.rbegin()->second;
   };
+  const auto by_halves = [](const std::map<std::string, double>& parts) {
+    const std::vector<int64_t> runs = RunsAgain(parts.size());
+    double sum = 0;
+    size_t index = 0;
+    for (const auto& [block, cost] : parts) sum += static_cast<double>(runs[index++]) * cost;
+    return sum;
+  };
   for (size_t i = 0; i < segments.size(); ++i) {
     costs.light[i] = IsStem(segments[i]) ? costs.forward[i] : all_but_last_twice(behind[i]);
-    costs.twice[i] = IsStem(segments[i]) ? costs.forward[i] : all_but_last_twice(blocks[i]);
+    costs.by_halves[i] = IsStem(segments[i]) ? costs.forward[i] : by_halves(blocks[i]);
   }
   return costs;
 }

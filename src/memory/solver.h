@@ -30,11 +30,11 @@ struct SegmentCosts {
       case Keep::kStage:
         return forward[segment];
       case Keep::kStageBlocks:
-        return twice[segment];
+        return by_halves[segment];
     }
     return 0;
   }
-  std::vector<double> twice;  // as forward, but all blocks except the last twice
+  std::vector<double> by_halves;  // as forward, each block as often as Keep::kStageBlocks runs it
 };
 
 SegmentCosts CostsOf(const Config& config, const std::vector<std::string>& segments);

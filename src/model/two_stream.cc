@@ -1,6 +1,7 @@
 #include "model/two_stream.h"
 
 #include <algorithm>
+#include <memory>
 #include <sstream>
 #include <utility>
 #include <vector>
@@ -95,11 +96,32 @@ Feature Concatenate(const Feature& x, const Feature& lateral, const char* stream
   return joined;
 }
 
+// `x` for the lateral that starts at it, where `x` is then joined with the lateral from the other
+// stream: if nothing rebuilds it, it is taken out of `joined` again (to be filled in with what the
+// next stage keeps anyway), so that it need not be kept beside it.
+Feature WithinJoined(const Feature& x, const std::shared_ptr<at::Tensor>& joined) {
+  if (x.rebuild || !x.value.requires_grad()) return x;
+  const int64_t channels = x.value.size(1);
+  return {x.value, [joined, channels] {
+            TORCH_INTERNAL_ASSERT(joined->defined(), "asked for before the streams were joined");
+            return joined->narrow(1, 0, channels).contiguous();
+          }};
+}
+
+// Concatenate, for the stage behind; fills `joined` in where WithinJoined counts on it.
+Feature Join(const Feature& x, const Feature& lateral, const char* stream,
+             const std::shared_ptr<at::Tensor>& joined) {
+  Feature result = Concatenate(x, lateral, stream);
+  if (joined.use_count() > 1) {
+    *joined = result.value.detach();
+    result.kept_anyway = true;
+  }
+  return result;
+}
+
 // No gradient through the feature. Its value is kept: the layer that could rebuild it no longer
 // waits for those who use it.
-Feature Detached(const Feature& x, bool detach) {
-  return detach ? Feature{x.value.detach(), nullptr} : x;
-}
+Feature Detached(const Feature& x) { return {x.value.detach(), nullptr}; }
 
 }  // namespace
 
@@ -147,17 +169,35 @@ void TwoStreamBackbone::Exchange(size_t rgb_stage, size_t pose_stage, bool drop_
     std::tie(x->rgb, x->pose) = attention_stage3_->Forward(x->rgb, x->pose, context);
   }
   const TwoStreamFeatures before = *x;
-  if (const auto found = rgb_laterals_.find(rgb_stage); found != rgb_laterals_.end()) {
-    Feature lateral = found->second.Forward(Detached(before.pose, fusion_.rgb_detach), context);
-    // As in the reference, the lateral is computed (its statistics move) but its result replaced.
-    if (drop_rgb) lateral = {at::zeros_like(lateral.value.detach()), nullptr};
-    x->rgb = Concatenate(before.rgb, lateral, "RGB");
+  const auto into_rgb = rgb_laterals_.find(rgb_stage);
+  const auto into_pose = pose_laterals_.find(pose_stage);
+  const bool both = into_rgb != rgb_laterals_.end() && into_pose != pose_laterals_.end();
+  const auto joined_rgb = std::make_shared<at::Tensor>();
+  const auto joined_pose = std::make_shared<at::Tensor>();
+  // As in the reference, a dropped lateral is computed (its statistics move) but its result
+  // replaced.
+  const auto run = [&](const ConvUnit& unit, const Feature& from, bool detach, bool drop,
+                       const std::shared_ptr<at::Tensor>& joined, const std::string& stage) {
+    const bool keep_output = context.recompute.Of(stage) == Keep::kConvolutions;
+    Feature lateral = unit.Forward(detach ? Detached(from)
+                                   : both ? WithinJoined(from, joined)
+                                          : from,
+                                   context, keep_output);
+    if (drop) lateral = {at::zeros_like(lateral.value.detach()), nullptr};
+    return lateral;
+  };
+  Feature to_rgb;
+  Feature to_pose;
+  if (into_rgb != rgb_laterals_.end()) {
+    to_rgb = run(into_rgb->second, before.pose, fusion_.rgb_detach, drop_rgb, joined_pose,
+                 rgb_.Segments()[rgb_stage + 1]);
   }
-  if (const auto found = pose_laterals_.find(pose_stage); found != pose_laterals_.end()) {
-    Feature lateral = found->second.Forward(Detached(before.rgb, fusion_.pose_detach), context);
-    if (drop_pose) lateral = {at::zeros_like(lateral.value.detach()), nullptr};
-    x->pose = Concatenate(before.pose, lateral, "pose");
+  if (into_pose != pose_laterals_.end()) {
+    to_pose = run(into_pose->second, before.rgb, fusion_.pose_detach, drop_pose, joined_rgb,
+                  pose_.Segments()[pose_stage + 1]);
   }
+  if (to_rgb.value.defined()) x->rgb = Join(before.rgb, to_rgb, "RGB", joined_rgb);
+  if (to_pose.value.defined()) x->pose = Join(before.pose, to_pose, "pose", joined_pose);
 }
 
 std::vector<std::string> TwoStreamBackbone::Segments() const {

@@ -265,20 +265,23 @@ at::Tensor BlockedConvolve(const at::Tensor& x, const ConvNorm& layer) {
 }
 
 ConvolutionGradients BlockedConvolveBackward(const at::Tensor& grad, const at::Tensor& x,
-                                             const ConvNorm& layer, bool want_input) {
+                                             const ConvNorm& layer, bool want_input,
+                                             at::Tensor add_to) {
   if (SeesSomePositions(layer)) {
     ConvolutionGradients result = BlockedConvolveBackward(grad, SeenBy(layer, x).contiguous(),
-                                                          WithoutStride(layer), want_input);
+                                                          WithoutStride(layer), want_input, {});
     if (!want_input) return result;
-    const at::Tensor all = at::zeros(x.sizes(), x.options());
-    SeenBy(layer, all).copy_(result.input);
-    result.input = all;
+    if (!add_to.defined()) add_to = at::zeros(x.sizes(), x.options());
+    SeenBy(layer, add_to).add_(result.input);
+    result.input = std::move(add_to);
     return result;
   }
   const Shape shape = ShapeOf(FeatureSizes(x), layer);
   ConvolutionGradients result;
   result.weight = WeightGradient(grad, x, shape);
-  if (want_input) result.input = InputGradient(grad, shape, layer.weight);
+  if (!want_input) return result;
+  result.input = InputGradient(grad, shape, layer.weight);
+  if (add_to.defined()) result.input = add_to.add_(result.input);
   return result;
 }
 

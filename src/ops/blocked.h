@@ -32,6 +32,7 @@ at::Tensor FromBlocked(const at::Tensor& x);  // back again
 // rounding of the weight's gradient.
 at::Tensor BlockedConvolve(const at::Tensor& x, const ConvNorm& layer);
 ConvolutionGradients BlockedConvolveBackward(const at::Tensor& grad, const at::Tensor& x,
-                                             const ConvNorm& layer, bool want_input);
+                                             const ConvNorm& layer, bool want_input,
+                                             at::Tensor add_to);
 
 }  // namespace kinefit

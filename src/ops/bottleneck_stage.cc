@@ -28,6 +28,9 @@ struct Block {
   void DropConvolutions() { y1 = y2 = y3 = ys = at::Tensor(); }
 };
 
+// Where a range of blocks is cut in two when their inputs are not kept.
+size_t MiddleOf(size_t begin, size_t end) { return begin + (end - begin + 1) / 2; }
+
 class Stage {
  public:
   // With `blocked` all that is between the stage's input and output has oneDNN's layout.
@@ -53,6 +56,10 @@ class Stage {
   at::Tensor RunBlock(Block& block, const at::Tensor& x, bool keep_convolutions);
   void RebuildInputs();
   static void RunConvolutions(Block& block);
+  // Backward of blocks [begin, end), of which the first has its input; the others get theirs by
+  // halves (kStageBlocks) if they do not have it.
+  void BackwardRange(size_t begin, size_t end, bool want_input_grad, at::Tensor* grad,
+                     std::vector<std::vector<Tensors>>* gradients);
   at::Tensor BlockBackward(Block& block, at::Tensor grad, bool want_input_grad,
                            std::vector<Tensors>* gradients);
 
@@ -98,7 +105,9 @@ at::Tensor Stage::RunBlock(Block& block, const at::Tensor& x, bool keep_convolut
 
 at::Tensor Stage::Forward(const Feature& input, bool keeping) {
   at::Tensor x = blocked_ ? ToBlocked(input.value) : input.value;
-  if (keeping) input_ = input.rebuild ? KeptFeature(input) : KeptFeature({x, nullptr});
+  if (keeping) {
+    input_ = input.rebuild || input.kept_anyway ? KeptFeature(input) : KeptFeature({x, nullptr});
+  }
   for (size_t i = 0; i < blocks_.size(); ++i) {
     Block& block = blocks_[i];
     if (keeping && keep_ == Keep::kBlocks && i > 0) block.x = x;
@@ -119,10 +128,11 @@ at::Tensor Stage::Output() const {
   return blocked_ ? FromBlocked(x) : x;
 }
 
-// Gives every block its input again, as far as it is not kept, and with kStage its convolutions.
+// Gives blocks their inputs again as far as they are not kept, and with kStage their convolutions;
+// with kStageBlocks only the first.
 void Stage::RebuildInputs() {
   blocks_[0].x = Input();
-  if (keep_ == Keep::kBlocks) return;
+  if (keep_ == Keep::kBlocks || keep_ == Keep::kStageBlocks) return;
   for (size_t i = 0; i + 1 < blocks_.size(); ++i) {
     Block& block = blocks_[i];
     at::Tensor& next = blocks_[i + 1].x;
@@ -137,7 +147,7 @@ void Stage::RebuildInputs() {
         block.y3 = block.ys = at::Tensor();
         break;
       default:
-        next = RunBlock(block, block.x, keep_ == Keep::kStage);
+        next = RunBlock(block, block.x, /*keep_convolutions=*/true);
     }
   }
 }
@@ -159,16 +169,18 @@ void Stage::RunConvolutions(Block& block) {
 }
 
 // Gradients of one convolution, its norm and ReLU; `grad` and `y` (the convolution's output, whose
-// memory takes the gradient) are given up on the way. Appends those of its parameters.
+// memory takes the gradient) are given up on the way. Appends those of its parameters. The input's
+// is added to `add_to` if that is defined.
 at::Tensor LayerBackward(at::Tensor grad, at::Tensor& y, const ConvNorm& layer,
                          const BatchNormStatistics& statistics, bool relu,
                          const std::function<at::Tensor()>& input, bool want_input_grad,
-                         Tensors* gradients) {
+                         Tensors* gradients, at::Tensor add_to = {}) {
   const LayerScope scope(layer.name);
   BatchNormGradients norm = BatchNormBackward(grad, {y, &layer.bn, &statistics}, relu, y);
   grad = at::Tensor();
   y = at::Tensor();
-  const ConvolutionGradients conv = ConvolveBackward(norm.input, input(), layer, want_input_grad);
+  const ConvolutionGradients conv =
+      ConvolveBackward(norm.input, input(), layer, want_input_grad, std::move(add_to));
   gradients->insert(gradients->end(), {conv.weight, norm.gamma, norm.beta});
   return conv.input;
 }
@@ -191,23 +203,41 @@ at::Tensor Stage::BlockBackward(Block& block, at::Tensor grad, bool want_input_g
   if (layers.shortcut) {
     grad = LayerBackward(
         std::move(grad), block.ys, *layers.shortcut, block.norm_shortcut, /*relu=*/false,
-        [&] { return block.x; }, want_input_grad, &own[3]);
+        [&] { return block.x; }, want_input_grad, &own[3], branch);
+  } else if (want_input_grad) {
+    grad.add_(branch);
   }
   for (Tensors& layer : own) {
     if (!layer.empty()) gradients->push_back(std::move(layer));
   }
-  return want_input_grad ? grad.add_(branch) : at::Tensor();
+  return want_input_grad ? grad : at::Tensor();
+}
+
+void Stage::BackwardRange(size_t begin, size_t end, bool want_input_grad, at::Tensor* grad,
+                          std::vector<std::vector<Tensors>>* gradients) {
+  if (end - begin == 1) {
+    Block& block = blocks_[begin];
+    *grad =
+        BlockBackward(block, std::move(*grad), begin > 0 || want_input_grad, &(*gradients)[begin]);
+    block.DropConvolutions();
+    block.x = at::Tensor();
+    return;
+  }
+  const size_t middle = MiddleOf(begin, end);
+  if (!blocks_[middle].x.defined()) {
+    at::Tensor x = blocks_[begin].x;
+    for (size_t i = begin; i < middle; ++i) x = RunBlock(blocks_[i], x, false);
+    blocks_[middle].x = std::move(x);
+  }
+  BackwardRange(middle, end, want_input_grad, grad, gradients);
+  BackwardRange(begin, middle, want_input_grad, grad, gradients);
 }
 
 Tensors Stage::Backward(at::Tensor grad, bool want_input_grad) {
   RebuildInputs();
   if (blocked_) grad = ToBlocked(grad);
   std::vector<std::vector<Tensors>> of_blocks(blocks_.size());
-  for (size_t i = blocks_.size(); i-- > 0;) {
-    grad = BlockBackward(blocks_[i], std::move(grad), i > 0 || want_input_grad, &of_blocks[i]);
-    blocks_[i].DropConvolutions();
-    blocks_[i].x = at::Tensor();
-  }
+  BackwardRange(0, blocks_.size(), want_input_grad, &grad, &of_blocks);
   Tensors result = {blocked_ && grad.defined() ? FromBlocked(grad) : grad};
   grad = at::Tensor();
   for (const auto& layers : of_blocks) {
@@ -251,7 +281,24 @@ std::vector<const ConvNorm*> LayersOf(const std::vector<BottleneckLayers>& block
   return layers;
 }
 
+void CountRuns(size_t begin, size_t end, std::vector<int64_t>* runs) {
+  if (end - begin == 1) {
+    ++(*runs)[begin];
+    return;
+  }
+  const size_t middle = MiddleOf(begin, end);
+  for (size_t i = begin; i < middle; ++i) ++(*runs)[i];
+  CountRuns(middle, end, runs);
+  CountRuns(begin, middle, runs);
+}
+
 }  // namespace
+
+std::vector<int64_t> RunsAgain(size_t blocks) {
+  std::vector<int64_t> runs(blocks);
+  if (blocks > 0) CountRuns(0, blocks, &runs);
+  return runs;
+}
 
 Feature BottleneckStage(const Feature& x, const std::vector<BottleneckLayers>& blocks,
                         const BatchNormMode& mode, Keep keep) {

@@ -23,8 +23,12 @@ enum class Keep {
                   // convolutions behind them (third, shortcut) run again
   kBlocks,        // each block's input; a block runs again when its turn comes
   kStage,       // the stage's input; the stage runs again and then keeps its convolutions' outputs
-  kStageBlocks  // the stage's input; the stage runs again keeping blocks' inputs, then each block
+  kStageBlocks  // the stage's input; from it blocks get theirs by halves, so that few are there at
+                // once, and each block runs again when its turn comes
 };
+
+// How often each block of a stage runs again with Keep::kStageBlocks.
+std::vector<int64_t> RunsAgain(size_t blocks);
 
 // A stage: blocks one after the other, as one differentiable operation. x [N, C, T, H, W] -> [N,
 // C', T', H', W'] in x's dtype. Values and gradients are those of the plain ATen composition up to

@@ -35,20 +35,28 @@ ConvNorm MakeLayer(const std::string& name, int64_t in, int64_t out, std::vector
   return layer;
 }
 
+struct Widths {
+  int64_t in = 5;
+  int64_t middle = 4;
+  int64_t out = 16;
+};
+constexpr Widths kWide = {32, 16, 48};  // what oneDNN's layout takes
+
 // Three blocks of which the first has a shortcut with a stride.
-std::vector<BottleneckLayers> MakeBlocks(at::ScalarType type) {
+std::vector<BottleneckLayers> MakeBlocks(at::ScalarType type, Widths w = {}) {
   at::manual_seed(11);
   std::vector<BottleneckLayers> blocks;
   for (int64_t i = 0; i < 3; ++i) {
     const std::string name = "block" + std::to_string(i);
-    const int64_t in = i == 0 ? 5 : 16;
+    const int64_t in = i == 0 ? w.in : w.out;
     const int64_t stride = i == 0 ? 2 : 1;
-    BottleneckLayers block{MakeLayer(name + ".conv1", in, 4, {3, 1, 1}, {1, 1, 1}, type),
-                           MakeLayer(name + ".conv2", 4, 4, {1, 3, 3}, {1, stride, stride}, type),
-                           MakeLayer(name + ".conv3", 4, 16, {1, 1, 1}, {1, 1, 1}, type),
-                           std::nullopt};
+    BottleneckLayers block{
+        MakeLayer(name + ".conv1", in, w.middle, {3, 1, 1}, {1, 1, 1}, type),
+        MakeLayer(name + ".conv2", w.middle, w.middle, {1, 3, 3}, {1, stride, stride}, type),
+        MakeLayer(name + ".conv3", w.middle, w.out, {1, 1, 1}, {1, 1, 1}, type), std::nullopt};
     if (i == 0) {
-      block.shortcut = MakeLayer(name + ".shortcut", in, 16, {1, 1, 1}, {1, stride, stride}, type);
+      block.shortcut =
+          MakeLayer(name + ".shortcut", in, w.out, {1, 1, 1}, {1, stride, stride}, type);
     }
     blocks.push_back(block);
   }
@@ -106,10 +114,11 @@ using Run = std::function<at::Tensor(const at::Tensor&, const std::vector<Bottle
 
 // Value, gradients and running statistics of two stages' worth of `run`: what comes before and
 // behind the stage has gradients too, and the input serves twice.
-Outcome Measure(at::ScalarType type, const Run& run, at::ScalarType compute) {
-  const auto blocks = MakeBlocks(type);
-  const at::Tensor input = at::randn({3, 5, 4, 6, 6}, at::kDouble).to(type).set_requires_grad(true);
-  const at::Tensor weights = at::randn({3, 16, 4, 3, 3}, at::kDouble).to(type);
+Outcome Measure(at::ScalarType type, const Run& run, at::ScalarType compute, Widths w = {}) {
+  const auto blocks = MakeBlocks(type, w);
+  const at::Tensor input =
+      at::randn({3, w.in, 4, 6, 6}, at::kDouble).to(type).set_requires_grad(true);
+  const at::Tensor weights = at::randn({3, w.out, 4, 3, 3}, at::kDouble).to(type);
   const at::Tensor x = (input * 1.5).to(compute);
   const at::Tensor value = run(x, blocks);
   (value.to(type) * weights).sum().backward();
@@ -174,6 +183,28 @@ TEST(BottleneckStage, HasTheBitsOfThePlainComposition) {
       }
     }
   }
+}
+
+TEST(BottleneckStage, InOneDnnsLayoutAgreesAndRecomputingChangesNoBit) {
+  for (const bool training : {true, false}) {
+    BatchNormMode mode;
+    mode.training = training;
+    const Outcome plain = Measure(
+        at::kDouble, [&](const auto& x, const auto& blocks) { return PlainStage(x, blocks, mode); },
+        at::kDouble, kWide);
+    const Outcome lean = Measure(at::kFloat, Lean(Keep::kConvolutions, mode), at::kFloat, kWide);
+    ExpectClose(lean, plain, 1e-5);
+    for (const Keep keep : kKeeps) {
+      SCOPED_TRACE(c10::str("keep ", static_cast<int>(keep), " training ", training));
+      ExpectSameBits(Measure(at::kFloat, Lean(keep, mode), at::kFloat, kWide), lean);
+    }
+  }
+}
+
+TEST(BottleneckStage, BlocksRunAgainByHalves) {
+  EXPECT_EQ(RunsAgain(1), (std::vector<int64_t>{1}));
+  EXPECT_EQ(RunsAgain(3), (std::vector<int64_t>{3, 2, 1}));
+  EXPECT_EQ(RunsAgain(6), (std::vector<int64_t>{4, 3, 2, 3, 2, 1}));
 }
 
 TEST(BottleneckStage, AgreesInDoublePrecision) {

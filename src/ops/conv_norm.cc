@@ -24,15 +24,18 @@ at::Tensor Convolve(const at::Tensor& x, const ConvNorm& layer) {
 }
 
 ConvolutionGradients ConvolveBackward(const at::Tensor& grad, const at::Tensor& x,
-                                      const ConvNorm& layer, bool want_input) {
+                                      const ConvNorm& layer, bool want_input, at::Tensor add_to) {
   const at::NoGradGuard no_grad;
-  if (IsBlocked(x)) return BlockedConvolveBackward(grad, x, layer, want_input);
+  if (IsBlocked(x)) {
+    return BlockedConvolveBackward(grad, x, layer, want_input, std::move(add_to));
+  }
   const ConvolutionGeometry& g = layer.geometry;
   const at::ScalarType type = ArithmeticType(x, layer);
   auto [input, weight, bias] = at::convolution_backward(
       grad.to(type), x.to(type), layer.weight.to(type), c10::nullopt, g.stride, g.padding,
       {1, 1, 1}, g.transposed, g.output_padding, /*groups=*/1, {want_input, true, false});
   if (want_input) input = input.to(x.scalar_type());
+  if (want_input && add_to.defined()) input = add_to.add_(input);
   return {std::move(input), weight.to(layer.weight.scalar_type())};
 }
 
@@ -66,6 +69,7 @@ class UnitNode : public GradientNode {
     const LayerScope scope(state_->layer.name);
     UnitState& s = *state_;
     const at::Tensor x = s.x.Get();
+    s.x = KeptFeature();  // what it was taken out of may be larger
     const bool want_input = task_should_compute_output(0);
     if (!s.layer.bn.gamma.defined()) {
       const ConvolutionGradients conv = ConvolveBackward(grad, x, s.layer, want_input);

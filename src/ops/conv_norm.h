@@ -50,8 +50,10 @@ struct ConvolutionGradients {
   at::Tensor input;   // undefined unless asked for
   at::Tensor weight;  // in the weight's dtype
 };
+// `add_to`, if defined, has the input's gradient added to it and becomes `input`.
 ConvolutionGradients ConvolveBackward(const at::Tensor& grad, const at::Tensor& x,
-                                      const ConvNorm& layer, bool want_input);
+                                      const ConvNorm& layer, bool want_input,
+                                      at::Tensor add_to = {});
 
 // Statistics with which the batch norm of `layer` takes y, its convolution's output.
 BatchNormStatistics NormStatistics(const at::Tensor& y, const ConvNorm& layer,

@@ -14,6 +14,9 @@ struct Feature {
   // same; empty: whoever needs the value then has to keep it. May be called until the backward pass
   // of the layer that made the feature has run.
   std::function<at::Tensor()> rebuild;
+  // Another layer keeps the value until the backward pass of the layer that gets it here has run:
+  // keeping it costs nothing, keeping it in another layout does.
+  bool kept_anyway = false;
 };
 
 // The input of a layer as its backward pass will want it: kept, or to be rebuilt.
