@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "config/joint_layout.h"
 #include "config/option_value.h"
 #include "config/toml_tree.h"
 #include "files/error.h"
@@ -162,6 +163,7 @@ LoadedConfig LoadConfig(const std::string& path, const std::vector<std::string>&
   LoadedConfig loaded;
   FileReader(&loaded).Read(path, "");
   ApplyOverrides(overrides, &loaded);
+  ApplyJointLayout(true, &loaded);
   return loaded;
 }
 
@@ -176,6 +178,9 @@ LoadedConfig LoadConfigText(const std::string& text, const std::string& origin,
   }
   ApplyToml(root, &loaded.config, &loaded.provenance);
   ApplyOverrides(overrides, &loaded);
+  // Text written out whole has all values; only an override can bring a layout that is not in it.
+  const auto joints = loaded.provenance.find("data.joints");
+  ApplyJointLayout(joints != loaded.provenance.end() && joints->second == "--set", &loaded);
   return loaded;
 }
 
