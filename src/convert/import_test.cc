@@ -507,6 +507,10 @@ TEST_F(ImportFolder, BadVideosAndPosesAreNamed) {
 
   options_.max_bad_share = 0.01;
   EXPECT_HAS(ErrorOf([&] { ImportSet(options_); }), "5 of 6 clips cannot be used");
+  fs::create_directory(folder_.File("src/two\nlines"));
+  AddVideo("two\nlines/a.mp4", 3);
+  EXPECT_HAS(ErrorOf([&] { ImportSet(options_); }), "control characters");
+  fs::remove_all(folder_.File("src/two\nlines"));
   options_.source = folder_.File("none");
   EXPECT_HAS(ErrorOf([&] { ImportSet(options_); }), "neither a folder nor a manifest");
   options_.source = folder_.File("src");

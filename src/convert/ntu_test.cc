@@ -486,5 +486,45 @@ TEST_F(NtuFolder, PythonReadsWhatIsWritten) {
       "assert a['keypoint_score'].shape == (1, 12, 25) and (a['keypoint_score'] == 1).all()\n");
 }
 
+// ntu60_2d.pkl and ntu60_hrnet.pkl as mmaction2 and pyskl publish them, the same keys and types,
+// written by Python, with the configuration that is shipped for them.
+TEST_F(NtuFolder, PicklesOfMmaction2AndPysklWorkAsTheyAre) {
+  SKIP_WITHOUT_PYTHON("numpy");
+  const std::string path = folder_.File("ntu60_2d.pkl");
+  RunPython(
+      "import pickle, numpy as np\n"
+      "def clip(name, label, persons, frames):\n"
+      "  shape = (persons, frames, 17)\n"
+      "  return dict(frame_dir=name, label=label, img_shape=(1080, 1920),\n"
+      "    original_shape=(1080, 1920), total_frames=frames,\n"
+      "    keypoint=np.full(shape + (2,), 812.5, np.float16),\n"
+      "    keypoint_score=np.full(shape, 0.75, np.float16))\n"
+      "names = ['S001C001P001R001A001', 'S001C002P003R002A060']\n"
+      "pickle.dump(dict(split=dict(xsub_train=names[:1], xsub_val=names[1:], "
+      "xview_train=names[1:],\n"
+      "  xview_val=names[:1]), annotations=[clip(names[0], 0, 1, 103), clip(names[1], 59, 2, "
+      "81)]),\n"
+      "  open('" +
+      path + "', 'wb'), protocol=4)\n");
+  for (const std::string type : {"rgbpose", "pose"}) {
+    const Config config =
+        LoadConfig(std::string(KINEFIT_SOURCE) + "/configs/include/ntu60.toml",
+                   {"model.type=" + type, "data.annotations=" + path,
+                    "data.classes=", "data.videos=/videos", "data.video_suffix=_rgb.avi"})
+            .config;
+    const Dataset train = LoadDataset(config, config.data.train_split);
+    const Dataset val = LoadDataset(config, config.data.val_split);
+    ASSERT_EQ(train.samples.size(), 1U);
+    ASSERT_EQ(val.samples.size(), 1U);
+    EXPECT_EQ(train.rejected.size() + val.rejected.size(), 0U);
+    EXPECT_EQ(train.samples[0].pose.frames, 103);
+    EXPECT_EQ(val.samples[0].pose.persons, 2);
+    EXPECT_EQ(val.samples[0].label, 59);
+    EXPECT_EQ(val.samples[0].pose.xy[0], 812.5F);
+    EXPECT_EQ(val.samples[0].pose.score[0], 0.75F);
+    EXPECT_EQ(val.samples[0].video, type == "pose" ? "" : "/videos/S001C002P003R002A060_rgb.avi");
+  }
+}
+
 }  // namespace
 }  // namespace kinefit

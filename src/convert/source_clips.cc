@@ -94,8 +94,21 @@ std::vector<std::string> ReadClasses(const std::string& path) {
   return names;
 }
 
+// A class name becomes a line of classes.txt.
+void CheckLabel(const ManifestEntry& entry) {
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < ' '; };
+  const bool blank = entry.label.find_first_not_of(' ') == std::string::npos;
+  if (!blank && entry.label.back() != ' ' &&
+      std::none_of(entry.label.begin(), entry.label.end(), is_control)) {
+    return;
+  }
+  throw Error("the label is blank, ends in a blank, or has control characters in it", entry.where,
+              "give the class a name of one line");
+}
+
 void SetLabels(const ImportOptions& options, SourceClips* clips) {
   std::map<std::string, int64_t> numbers;
+  for (const ManifestEntry& entry : clips->entries) CheckLabel(entry);
   if (!options.classes.empty()) {
     clips->classes = ReadClasses(options.classes);
   } else {
