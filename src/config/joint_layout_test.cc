@@ -130,5 +130,22 @@ TEST_F(DataJointsFile, OfOnesOwn) {
   EXPECT_CONTAINS(std::string(ErrorOf([&] { LoadConfig(main); }).what()), "my.toml");
 }
 
+// A set's own file follows a configuration that was made for other joints, and wins.
+TEST_F(DataJointsFile, LaterLayersReplaceEarlierJoints) {
+  const std::string set = Write("set.toml", "[data]\njoints = 'ntu25'\n");
+  const std::string main = Write("main.toml", "include = ['" + std::string(KINEFIT_SOURCE) +
+                                                  "/configs/pcan_ntu60.toml', 'set.toml']\n");
+  const Config config = LoadConfig(main).config;
+  EXPECT_EQ(config.model.pose.in_channels, 25);
+  EXPECT_EQ(config.data.left_joints, LoadJointLayout("ntu25").left);
+  EXPECT_EQ(config.data.limbs, LoadJointLayout("ntu25").limbs);
+  // What the same layer or a later one says counts.
+  EXPECT_EQ(LoadConfig(main, {"data.joints=openpose18", "data.limbs=[[0, 1]]"}).config.data.limbs,
+            (std::vector<Numbers>{{0, 1}}));
+  EXPECT_CONTAINS(
+      std::string(ErrorOf([&] { LoadConfig(main, {"model.pose.in_channels=17"}); }).what()),
+      "25 heatmap channels");
+}
+
 }  // namespace
 }  // namespace kinefit

@@ -125,18 +125,23 @@ class Importer {
       by_class[clips_.labels[video.clips.front()]].emplace_back(XxHash64(video.name, options_.seed),
                                                                 &video);
     }
+    int64_t untested = 0;
     for (auto& [label, videos] : by_class) {
       std::sort(videos.begin(), videos.end(), [](const auto& a, const auto& b) {
         return std::make_pair(a.first, a.second->name) < std::make_pair(b.first, b.second->name);
       });
       const auto count = static_cast<double>(videos.size());
       const auto test = static_cast<size_t>(std::lround(count * options_.test_share));
+      untested += test == 0 ? 1 : 0;
       for (size_t i = 0; i < videos.size(); ++i) {
         for (const size_t clip : videos[i].second->clips) {
           clips_.entries[clip].split = i < test ? "test" : "train";
         }
       }
     }
+    if (untested == 0) return;
+    report_.remarks.push_back(std::to_string(untested) + " of " + std::to_string(by_class.size()) +
+                              " classes have too few videos for one in the test; see --test-share");
   }
 
   void ImportVideo(const SourceVideo& source, ImportedVideo* result) const {

@@ -29,8 +29,8 @@ struct ImportOptions {
 // Makes an annotation file of people's own recordings: `out`/annotations.pkl, classes.txt,
 // report.json, and set.toml to include. Videos stay where they are. Frames in which nobody was
 // found have zeros and stay at their time. Without splits in the manifest, videos are dealt out to
-// "train" and "test" by their names and the seed, so that all segments of a video are on one side
-// and a video stays on its side when others are added. The bytes written are the same for any
+// "train" and "test" by their names and the seed, so that all segments of a video are on one
+// side. The bytes written are the same for any
 // number of threads. `progress` is told videos done and in all, from one thread at a time. Throws
 // Error.
 ConversionReport ImportSet(const ImportOptions& options,

@@ -375,7 +375,9 @@ TEST_F(ImportFolder, ClassesAreFoldersAndPosesLieBesideVideos) {
   EXPECT_EQ(config.model.num_classes, 2);
   EXPECT_EQ(config.data.train_split, "train");
   EXPECT_EQ(config.data.val_split, "test");
-  // 0.2 of four is one of sit; of two of walk none.
+  // 0.2 of four is one of sit; of two of walk none, and the report says so.
+  ASSERT_EQ(report.remarks.size(), 1U);
+  EXPECT_HAS(report.remarks[0], "1 of 2 classes have too few videos");
   EXPECT_EQ(Load("test").samples.size(), 1U);
 }
 
@@ -407,8 +409,7 @@ TEST_F(ImportFolder, SegmentsOfOneVideoStayOnOneSide) {
   EXPECT_EQ(middle.pose.xy[0], 10 + 10);
   EXPECT_EQ(Load("").samples[2].total_frames, 10);
 
-  // The same again gives the same bytes; another seed may give other splits; more videos leave the
-  // rest where it was as long as shares allow.
+  // The same again gives the same bytes; another seed other splits.
   const std::string bytes = ReadFile(options_.out + "/annotations.pkl");
   options_.threads = 1;
   ImportSet(options_);
