@@ -48,19 +48,22 @@ class DataSources : public ::testing::Test {
   ScratchFolder scratch_;
 };
 
-// AlphaPose's results for the joints of a sample, its first person, in a changing order.
+// AlphaPose's results, with numbered persons, for the joints of a sample.
 std::string AlphaPose(const Sample& sample) {
-  std::string text = "[";
   const Pose& pose = sample.pose;
+  std::string text = "[";
   for (int64_t i = 0; i < pose.frames; ++i) {
-    text += std::string(i > 0 ? "," : "") + "{\"image_id\": \"" + std::to_string(i) +
-            ".jpg\", \"category_id\": 1, \"score\": 3.0, \"keypoints\": [";
-    for (int64_t j = 0; j < pose.joints; ++j) {
-      const auto at = static_cast<size_t>(i * pose.joints + j);
-      text += (j > 0 ? "," : "") + std::to_string(pose.xy[2 * at]) + "," +
-              std::to_string(pose.xy[2 * at + 1]) + "," + std::to_string(pose.score[at]);
+    for (int64_t person = pose.persons - 1; person >= 0; --person) {
+      text += std::string(text.size() > 1 ? "," : "") + "{\"image_id\": \"" + std::to_string(i) +
+              ".jpg\", \"category_id\": 1, \"idx\": " + std::to_string(person + 1) +
+              ", \"score\": " + std::to_string(3 - person) + ", \"keypoints\": [";
+      for (int64_t j = 0; j < pose.joints; ++j) {
+        const auto at = static_cast<size_t>((person * pose.frames + i) * pose.joints + j);
+        text += (j > 0 ? "," : "") + std::to_string(pose.xy[2 * at]) + "," +
+                std::to_string(pose.xy[2 * at + 1]) + "," + std::to_string(pose.score[at]);
+      }
+      text += "]}";
     }
-    text += "]}";
   }
   return text + "]";
 }
@@ -76,8 +79,7 @@ TEST_F(DataSources, AFolderOfOwnRecordingsTrainsANetwork) {
     fs::create_symlink(fs::absolute(sample.video), folder + sample.id + ".mp4");
     WriteText(folder + sample.id + ".json", AlphaPose(sample));
   }
-  Succeed({"data", "import", source, "--out", scratch_ / "set", "--persons", "1", "--test-share",
-           "0.34"},
+  Succeed({"data", "import", source, "--out", scratch_ / "set", "--test-share", "0.34"},
           "wrote 30 clips: train 20, test 10");
   const std::string config = WriteConfig(scratch_ / "set/set.toml", "rgbpose");
   TrainAndTest(config);
