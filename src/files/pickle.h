@@ -153,8 +153,8 @@ class PickleWriter {
   void PersistentId();  // of the tuple just written
   // For pickles larger than memory. Drain: the bytes so far, to be written to the file before those
   // of later calls and of Finish. TakeValue: the one value written so far, without anything around
-  // it; the writer is as new. Splice: writes a value that TakeValue of a writer of the same protocol
-  // gave.
+  // it; the writer is as new. Splice: writes a value that TakeValue of a writer of the same
+  // protocol gave.
   std::string Drain();
   std::string TakeValue();
   void Splice(std::string_view value) { out_.append(value); }
