@@ -124,6 +124,7 @@ TEST(KeypointJson, OtherThingsAreRefused) {
   EXPECT_TRUE(ParseKeypointJson("[]", 0, "").detections.empty());
   refused("", "not JSON");
   refused("[{\"image_id\": NaN}]", "not JSON (byte 15)");
+  refused("[1e999]", "beyond all bounds");
   refused("{}", "no list of poses");
   refused("3", "no list of poses");
   refused("[3]", "neither image_id nor instances");
@@ -269,6 +270,7 @@ TEST(Manifest, MistakesNameTheLine) {
     EXPECT_HAS(ErrorOf([&] { ParseManifestJson(text, "m.json"); }), part);
   };
   json("{", "not JSON");
+  json("[{\"path\": 1e999}]", "beyond all bounds");
   json("{}", "list of clips");
   json("[]", "no clips");
   json("[3]", "not an object");

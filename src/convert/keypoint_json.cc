@@ -1,9 +1,9 @@
 #include "convert/keypoint_json.h"
 
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <unordered_map>
 
+#include "convert/json_text.h"
 #include "files/error.h"
 
 namespace kinefit {
@@ -12,15 +12,6 @@ namespace {
 using Json = nlohmann::json;
 
 const char kShapes[] = "docs/data.md shows the forms of pose files that are read";
-
-Json Parse(std::string_view text, const std::string& where) {
-  try {
-    return Json::parse(text.begin(), text.end());
-  } catch (const Json::parse_error& error) {
-    throw Error("this is not JSON (byte " + std::to_string(error.byte) + ")", where,
-                "write it again; JSON knows no NaN");
-  }
-}
 
 // The member of an object; null if there is none or it is no object.
 const Json& Member(const Json& object, const char* key) {
@@ -201,12 +192,12 @@ DetectedPoses ReadAny(const Json& root, int64_t first_image, const std::string& 
 
 DetectedPoses ParseKeypointJson(std::string_view text, int64_t first_image,
                                 const std::string& where) {
-  return ReadAny(Parse(text, where), first_image, where);
+  return ReadAny(ParseJson(text, where), first_image, where);
 }
 
 void AddOpenPoseFrame(std::string_view text, int64_t frame, const std::string& where,
                       DetectedPoses* poses) {
-  const Json root = Parse(text, where);
+  const Json root = ParseJson(text, where);
   const Json& people = Member(root, "people");
   if (!people.is_array()) throw Error("this is not a frame of OpenPose: no people", where, kShapes);
   poses->frames = std::max(poses->frames, frame + 1);

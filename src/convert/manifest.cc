@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "config/nearest_key.h"
+#include "convert/json_text.h"
 #include "files/error.h"
 
 namespace kinefit {
@@ -185,13 +185,7 @@ std::vector<ManifestEntry> ParseManifestCsv(std::string_view text, const std::st
 }
 
 std::vector<ManifestEntry> ParseManifestJson(std::string_view text, const std::string& origin) {
-  Json root;
-  try {
-    root = Json::parse(text.begin(), text.end());
-  } catch (const Json::parse_error& error) {
-    throw Error("this is not JSON (byte " + std::to_string(error.byte) + ")", origin,
-                "correct it there");
-  }
+  const Json root = ParseJson(text, origin);
   const Json& list = root.is_object() && root.contains("clips") ? root["clips"] : root;
   if (!list.is_array()) {
     throw Error("a manifest is a list of clips", origin, "docs/data.md shows one");
