@@ -52,8 +52,10 @@ std::vector<std::vector<int64_t>> ReadPairs(const TomlNode& node, const std::str
         for (const auto& entry : numbers) known.push_back(entry.first);
         std::sort(known.begin(), known.end());
         const std::vector<std::string> near = NearestKeys(name, known);
+        std::string problem = "\"" + name;
+        problem.append("\" in ").append(key).append(" is not one of the joints");
         throw Error(
-            "\"" + name + "\" in " + key + " is not one of the joints", node.where,
+            problem, node.where,
             near.empty() ? "use names of `joints`" : "did you mean \"" + near.front() + "\"?");
       }
       pairs.back().push_back(found->second);

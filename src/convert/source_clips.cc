@@ -47,13 +47,14 @@ std::vector<ManifestEntry> EntriesOfFolder(const std::string& folder) {
     if (!wanted) continue;
     const size_t slash = file.find('/');
     if (slash == std::string::npos) {
-      throw Error("a file lies outside of the folders of the classes", folder + "/" + file,
+      throw Error("a file lies outside of the folders of the classes",
+                  (fs::path(folder) / file).string(),
                   "put it into the folder of its class, or use a manifest");
     }
     ManifestEntry entry;
     entry.path = file;
     entry.label = file.substr(0, slash);
-    entry.where = folder + "/" + file;
+    entry.where = (fs::path(folder) / file).string();
     entries.push_back(std::move(entry));
   }
   if (entries.empty()) {
