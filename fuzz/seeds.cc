@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <string>
 
+#include "convert/ntu_files_test.h"
 #include "files/npy.h"
 #include "files/pickle.h"
 #include "files/publish.h"
@@ -73,6 +74,41 @@ std::string CheckpointPickle() {
   return w.Finish();
 }
 
+// One file per form that the readers of src/convert and of joint layouts take.
+void WriteConvertSeeds(const std::string& folder) {
+  for (const char* name : {"ntu_skeleton", "keypoint_json", "manifest", "joint_layout"}) {
+    kinefit::MakeFolder(folder + "/" + name);
+  }
+  const auto write = [&](const std::string& name, const std::string& text) {
+    kinefit::PublishFile(folder + "/" + name, text);
+  };
+  write("ntu_skeleton/two", kinefit::WriteSkeleton(kinefit::MakeRecording(2, [](int i) {
+          std::vector<kinefit::NtuBody> bodies = {kinefit::StandingBody(1, 0, 0)};
+          if (i == 1) bodies.push_back(kinefit::StandingBody(72057594037931101, 1, 0));
+          return bodies;
+        })));
+  write("ntu_skeleton/none", "3\n0\n0\n0\n");
+  write("keypoint_json/alphapose",
+        R"([{"image_id": "1.jpg", "category_id": 1, "keypoints": [1, 2, 0.5, 3, 4, 1],)"
+        R"( "score": 2.5, "idx": [7.0]}, {"image_id": 2, "keypoints": [1, 2, 0.5, 3, 4, 1]}])");
+  write("keypoint_json/coco",
+        R"({"images": [{"id": 7, "file_name": "a_04.jpg"}], "annotations": [{"image_id": 7,)"
+        R"( "track_id": 2, "keypoints": [1, 2, 2, 0, 0, 0]}]})");
+  write("keypoint_json/mmpose",
+        R"({"instance_info": [{"frame_id": 1, "instances": [{"keypoints": [[1, 2], [3, 4]],)"
+        R"( "keypoint_scores": [0.2, 0.7], "bbox_score": 0.9, "track_id": 1}]}]})");
+  write("keypoint_json/openpose",
+        R"({"people": [{"person_id": [-1], "pose_keypoints_2d": [1, 2, 0.5, 0, 0, 0]}]})");
+  write("manifest/csv",
+        "path,label,start,end,split,pose\n\"a, "
+        "b.mp4\",walk,1.5,3,train,\nc.mp4,\"s\"\"t\",,,test,p\n");
+  write("manifest/json",
+        R"({"clips": [{"path": "a.mp4", "label": 3, "start_frame": 10, "end_frame": 20}]})");
+  write("manifest/name", "S001C002P003R001A004");
+  write("joint_layout/three",
+        "joints = ['head', 'l', 'r']\npairs = [['l', 'r']]\nlimbs = [['head', 'l']]\n");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -81,6 +117,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   const std::string folder = argv[1];
+  WriteConvertSeeds(folder);
   for (const char* name : {"pickle", "npy", "zip", "checkpoint", "explain_oom"}) {
     kinefit::MakeFolder(folder + "/" + name);
   }

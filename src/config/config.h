@@ -108,6 +108,7 @@ struct DataConfig {
   std::string train_split;            // "" = all annotations
   std::string val_split;
   std::string test_split;  // "" = val_split
+  std::string joints;      // a layout ("ntu25") or its .toml: what the three lists below say
   std::vector<int64_t> left_joints;
   std::vector<int64_t> right_joints;
   std::vector<std::vector<int64_t>> limbs;  // pairs of joints, for heatmap.with_limbs

@@ -221,6 +221,9 @@ void AddFiles(const ConfigLines<DataConfig>& add) {
   add("train_split", &D::train_split, Anything(), "\"\" = every annotation");
   add("val_split", &D::val_split, Anything(), "\"\" = every annotation");
   add("test_split", &D::test_split, Anything(), "\"\" = as val_split");
+  add("joints", &D::joints, Anything(),
+      "layout of the skeletons: coco17, ntu25, openpose18, openpose25, jhmdb15, msraction20 or a "
+      ".toml; sets left_joints, right_joints, limbs and model.pose.in_channels where they are not");
   add("left_joints", &D::left_joints, Between(0, 1023),
       "joints that swap with right_joints, in the same order, when a clip is mirrored");
   add("right_joints", &D::right_joints, Between(0, 1023), "see left_joints");

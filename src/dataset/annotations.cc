@@ -95,7 +95,7 @@ std::string VideoPath(const DataConfig& data, const std::string& name, const std
   bool safe = !name.empty() && !relative.is_absolute() && name.find('\0') == std::string::npos;
   for (const std::filesystem::path& part : relative) safe = safe && part != "..";
   if (!safe) {
-    throw Error("the name of the clip leads out of the folder of videos", where,
+    throw Error("the name of the video leads out of the folder of videos", where,
                 "use names relative to data.videos, without '..'");
   }
   return (std::filesystem::path(data.videos) / relative).string() + suffix;
@@ -319,15 +319,33 @@ void CheckJoints(const Config& config, int64_t joints, const std::string& where)
   for (const std::vector<int64_t>& limb : data.limbs) check(limb, "data.limbs");
 }
 
+// The video of a clip and where in it the clip begins.
+void ReadVideo(const PickleValue& annotation, const Config& config, const std::string& where,
+               Sample* sample) {
+  bool segment = false;
+  const PickleValue first = annotation.Find("first_frame", &segment);
+  if (segment) sample->first_frame = first.AsInt(where + ".first_frame");
+  if (sample->first_frame < 0 || sample->first_frame > kMostFrames) {
+    throw Unusable{"first_frame is " + std::to_string(sample->first_frame)};
+  }
+  if (!config.model.has_rgb()) return;
+  bool named = false;
+  const PickleValue video = annotation.Find("video", &named);
+  if (named) {
+    const std::string_view name = video.AsString(where + ".video");
+    sample->video = VideoPath(config.data, std::string(name), "", where);
+    return;
+  }
+  const std::string suffix = annotation.Has("filename") ? "" : config.data.video_suffix;
+  sample->video = VideoPath(config.data, sample->id, suffix, where);
+}
+
 // Throws Error for what makes the whole file doubtful, Unusable for what concerns one clip.
 Sample ReadSample(const PickleValue& annotation, const std::string& id, const Config& config,
                   const std::string& where) {
   Sample sample;
   sample.id = id;
-  if (config.model.has_rgb()) {
-    const std::string suffix = annotation.Has("filename") ? "" : config.data.video_suffix;
-    sample.video = VideoPath(config.data, id, suffix, where);
-  }
+  ReadVideo(annotation, config, where, &sample);
   sample.label = Required(annotation, "label", where).AsInt(where + ".label");
   if (sample.label < 0 || sample.label >= config.model.num_classes) {
     throw Error("label " + std::to_string(sample.label) + " is outside the " +

@@ -22,7 +22,8 @@ struct Sample {
   int64_t label = 0;
   int64_t width = 0;  // of the image the joints refer to
   int64_t height = 0;
-  int64_t total_frames = 0;
+  int64_t first_frame = 0;   // of the clip in its video; above 0 for a segment of a longer one
+  int64_t total_frames = 0;  // of the clip, from first_frame on
   Pose pose;
 };
 

@@ -71,7 +71,9 @@ DecodedFrames Decode(const Sample& sample, const std::vector<int64_t>& numbers) 
   std::sort(distinct.begin(), distinct.end());
   distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
   DecodedFrames decoded;
-  decoded.frames = DecodeFrames(sample.video, distinct);
+  std::vector<int64_t> in_video = distinct;
+  for (int64_t& number : in_video) number += sample.first_frame;
+  decoded.frames = DecodeFrames(sample.video, in_video);
   for (const int64_t number : numbers) {
     decoded.index.push_back(static_cast<size_t>(
         std::lower_bound(distinct.begin(), distinct.end(), number) - distinct.begin()));

@@ -257,6 +257,30 @@ TEST_F(PipelineTest, TooFewFramesAreAlwaysFoundOut) {
   EXPECT_HAS(ErrorOf(sample_), "the clip");
 }
 
+// A segment shows the frames from its first one on, and its joints count from there too.
+TEST_F(PipelineTest, SegmentsOfALongerVideo) {
+  config_.model.type = "rgb";
+  config_.data.compact = false;
+  Sample segment = sample_;
+  segment.first_frame = 6;
+  segment.total_frames = segment.pose.frames = 10;
+  segment.pose.xy.resize(10 * 3 * 2);
+  segment.pose.score.resize(10 * 3);
+  const std::vector<float> shown = Run(segment, Phase::kTest).imgs;
+  std::vector<int64_t> numbers = SampleFramesTest(10, 4, 1);
+  for (int64_t& number : numbers) number += 6;
+  const std::vector<cv::Mat> frames = DecodeFrames(sample_.video, numbers);
+  const Normalizer normalizer(config_.data.mean, config_.data.std);
+  std::vector<float> expected(shown.size());
+  for (size_t i = 0; i < frames.size(); ++i) {
+    normalizer.Write(ResizeFrame(frames[i], {44, 44}), 4 * 44 * 44, expected.data() + i * 44 * 44);
+  }
+  EXPECT_EQ(shown, expected);
+
+  segment.first_frame = 11;  // 21 frames would be needed
+  EXPECT_HAS(ErrorOf(segment), "only 20 frames");
+}
+
 TEST_F(PipelineTest, InconsistentSamplesAreRefused) {
   sample_.total_frames = 25;
   EXPECT_HAS(ErrorOf(sample_), "joints for 20 frames, but total_frames is 25");
