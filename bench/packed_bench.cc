@@ -3,7 +3,8 @@
 //
 //   packed_bench STORE CONFIG [--frames N] [--clips N] [--rounds N]
 //
-// CONFIG names the pickle and the videos that the store was made from.
+// CONFIG names the pickle and the videos that the store was made from. A STORE that does not exist
+// is made first, as `kinefit data pack CONFIG --out STORE` does.
 
 #include <time.h>
 
@@ -11,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <opencv2/core.hpp>
 #include <string>
@@ -20,7 +22,9 @@
 #include "config/load.h"
 #include "dataset/annotations.h"
 #include "dataset/frames.h"
+#include "dataset/packed_writer.h"
 #include "files/error.h"
+#include "transform/pack_clip.h"
 #include "transform/pipeline.h"
 #include "transform/sample_frames.h"
 
@@ -68,10 +72,20 @@ void Pair(int64_t clips, Dataset* videos, Dataset* packed) {
   packed->samples = std::move(b);
 }
 
+void Pack(const Config& config, const Dataset& videos, const std::string& store) {
+  PackRequest request;
+  request.path = store;
+  request.settings = PackSettingsOf(config.data);
+  request.set = &videos;
+  request.splits = LoadSplits(config.data.annotations);
+  WritePackedStore(request, [&](const Sample& s) { return PackClip(s, request.settings); });
+}
+
 void Run(const Arguments& arguments) {
   cv::setNumThreads(0);
   Config config = LoadConfig(arguments.config).config;
   Dataset videos = LoadDataset(config, "");
+  if (!std::ifstream(arguments.store)) Pack(config, videos, arguments.store);
   config.data.annotations = arguments.store;
   Dataset packed = LoadDataset(config, "");
   Pair(arguments.clips, &videos, &packed);
