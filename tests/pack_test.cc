@@ -35,7 +35,7 @@ class Pack : public ::testing::Test {
   }
   // From here on the set is the store: there are no videos.
   std::vector<std::string> FromStore(std::vector<std::string> command) const {
-    for (const std::string setting : {"data.annotations=" + store_, std::string("data.videos=")}) {
+    for (const std::string& setting : {"data.annotations=" + store_, std::string("data.videos=")}) {
       command.insert(command.end(), {"--set", setting});
     }
     return command;

@@ -337,8 +337,10 @@ ClipTable ParseClipTable(std::string_view bytes, int64_t frames, const std::stri
   table.window_y = in.GetSize(0, table.shown_height - 1, "the window's top");
   table.window_width = in.GetSize(1, table.shown_width - table.window_x, "the window's width");
   table.window_height = in.GetSize(1, table.shown_height - table.window_y, "the window's height");
-  table.width = in.GetSize(1, kLargestPictureSide, "the width of the pictures");
-  table.height = in.GetSize(1, kLargestPictureSide, "the height of the pictures");
+  table.width =
+      in.GetSize(1, std::min(kLargestPictureSide, table.window_width), "the width of the pictures");
+  table.height = in.GetSize(1, std::min(kLargestPictureSide, table.window_height),
+                            "the height of the pictures");
   if (table.width * table.height > kMostPackedPixels) in.Fail("its pictures are too large");
   in.GetSize(0, 0, "a reserved field");
   table.image_hash.resize(static_cast<size_t>(frames));

@@ -1,7 +1,9 @@
 #include "dataset/packed_store.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
+#include <system_error>
 #include <unordered_set>
 
 #include "files/error.h"
@@ -25,6 +27,8 @@ bool IsPackedStore(const std::string& path) {
   if (path.size() > length && path.compare(path.size() - length, length, kExtension) == 0) {
     return true;
   }
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) return false;  // a pipe would never end
   std::ifstream file(path, std::ios::binary);
   char magic[kPackedMagicBytes] = {};
   return file.read(magic, sizeof(magic)) && HasPackedMagic({magic, sizeof(magic)});
