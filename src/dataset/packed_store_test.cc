@@ -403,12 +403,18 @@ TEST_F(PackedStoreTest, EveryDamagedByteIsFoundByVerify) {
   set_.samples.resize(3);
   const std::string whole = WholeBytes();
   const std::string path = folder_ / "damaged.kfpack";
+  PublishFile(path, whole);
+  std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+  const auto put = [&](size_t at, int value) {
+    file.seekp(static_cast<std::streamoff>(at));
+    file.put(static_cast<char>(value)).flush();
+  };
   for (size_t at = 0; at < whole.size(); ++at) {
-    std::string damaged = whole;
-    damaged[at] = static_cast<char>(damaged[at] ^ 0x40);
-    std::ofstream(path, std::ios::binary) << damaged;
+    put(at, whole[at] ^ 0x40);
     EXPECT_NE(ErrorOf([&] { PackedStore::Open(path)->Verify(); }), "no error") << at;
+    put(at, whole[at]);
   }
+  PackedStore::Open(path)->Verify();
 }
 
 TEST_F(PackedStoreTest, EveryCutIsAnErrorThatNamesTheFile) {
