@@ -72,7 +72,7 @@ int64_t CountClasses(const std::string& path) {
 
 // The annotation pickle of a folder: annotations.pkl, or the only one there is.
 std::string FindPickle(const std::string& folder) {
-  const std::string usual = folder + "/annotations.pkl";
+  std::string usual = folder + "/annotations.pkl";
   if (fs::exists(usual)) return usual;
   std::vector<std::string> found;
   for (const auto& entry : fs::directory_iterator(folder)) {

@@ -174,7 +174,7 @@ PackedSplit GetSplit(size_t entries, ByteReader* in) {
 bool FitsHalf(const std::vector<float>& values) {
   return std::all_of(values.begin(), values.end(), [](float value) {
     const float back = HalfToFloat(FloatToHalf(value));
-    return std::memcmp(&back, &value, sizeof(value)) == 0;
+    return back == value && std::signbit(back) == std::signbit(value);
   });
 }
 

@@ -106,7 +106,7 @@ class ClipMaker {
     // One clip per thread is all the parallelism there is.
     if (cv::getNumThreads() > 1) cv::setNumThreads(0);
     const int threads = std::max(1, request.threads);
-    most_held_ = static_cast<size_t>(4 * threads);
+    most_held_ = 4 * static_cast<size_t>(threads);
     for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
   }
   ~ClipMaker() {
