@@ -8,6 +8,7 @@ void AddDataCommand(CLI::App& app, int* exit_code) {
   AddDataMakeCommand(*data, exit_code);
   AddDataNtuCommand(*data, exit_code);
   AddDataImportCommand(*data, exit_code);
+  AddDataPackCommand(*data, exit_code);
 }
 
 }  // namespace kinefit

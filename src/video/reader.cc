@@ -80,6 +80,8 @@ class FrameDecoder {
   int64_t count() const { return count_; }
   // The frame last returned, as RGB in its own buffer, turned as it is to be shown.
   cv::Mat ToRgb();
+  // The frame with this number. REQUIRES: count() <= number + 1.
+  cv::Mat Frame(int64_t number);
 
   int shown_width() const { return orientation_.transpose ? height_ : width_; }
   int shown_height() const { return orientation_.transpose ? width_ : height_; }
@@ -316,6 +318,16 @@ cv::Mat FrameDecoder::ToRgb() {
   return shown;
 }
 
+cv::Mat FrameDecoder::Frame(int64_t number) {
+  while (count_ <= number) {
+    if (Next() != nullptr) continue;
+    throw Error("video has only " + std::to_string(count_) + " frames",
+                path_ + ", frame " + std::to_string(number),
+                "make the annotation's total_frames agree with the video");
+  }
+  return ToRgb();
+}
+
 }  // namespace
 
 VideoInfo ProbeVideo(const std::string& path) {
@@ -346,14 +358,7 @@ std::vector<cv::Mat> DecodeFrames(const std::string& path, const std::vector<int
   std::vector<cv::Mat> decoded;
   decoded.reserve(wanted.size());
   for (const int64_t number : wanted) {
-    while (decoder.count() <= number) {
-      if (decoder.Next() == nullptr) {
-        throw Error("video has only " + std::to_string(decoder.count()) + " frames",
-                    path + ", frame " + std::to_string(number),
-                    "make the annotation's total_frames agree with the video");
-      }
-    }
-    decoded.push_back(decoder.ToRgb());
+    decoded.push_back(decoder.Frame(number));
   }
 
   std::vector<cv::Mat> frames;
@@ -363,6 +368,13 @@ std::vector<cv::Mat> DecodeFrames(const std::string& path, const std::vector<int
     frames.push_back(decoded[place]);
   }
   return frames;
+}
+
+void VisitFrames(const std::string& path, int64_t first, int64_t count,
+                 const std::function<void(const cv::Mat& rgb)>& visit) {
+  if (first < 0) throw Error("frame numbers start at 0", path + ", frame " + std::to_string(first));
+  FrameDecoder decoder(path);
+  for (int64_t number = first; number < first + count; ++number) visit(decoder.Frame(number));
 }
 
 }  // namespace kinefit

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <opencv2/core.hpp>
 #include <string>
 #include <vector>
@@ -25,5 +26,10 @@ VideoInfo ProbeVideo(const std::string& path);
 // share one buffer: treat results as read-only. Throws Error naming file and frame if a frame does
 // not exist or cannot be decoded. Thread-safe (each call has its own decoder, single-threaded).
 std::vector<cv::Mat> DecodeFrames(const std::string& path, const std::vector<int64_t>& numbers);
+
+// Decodes frames first .. first + count - 1, as DecodeFrames numbers and makes them, and calls
+// `visit` with each in order. Only one is held at a time. Throws Error as DecodeFrames does.
+void VisitFrames(const std::string& path, int64_t first, int64_t count,
+                 const std::function<void(const cv::Mat& rgb)>& visit);
 
 }  // namespace kinefit
