@@ -1,8 +1,10 @@
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 
 #include "dataset/annotations.h"
+#include "dataset/check.h"
 #include "files/error.h"
 #include "memory_file.h"
 
@@ -30,6 +32,35 @@ void Load(kinefit::Config config, const char* model, const char* split) {
   }
 }
 
+// What was cleaned has nothing in it that stops training.
+void CheckAndClean(const std::string& path) {
+  static const std::string cleaned = "/dev/shm/kinefit-fuzz-" + std::to_string(getpid()) + ".pkl";
+  try {
+    const kinefit::Pickle pickle = kinefit::Pickle::Load(path);
+    kinefit::CheckPlan plan = kinefit::PlanCheck(pickle, path, "", ".mp4");
+    plan.threads = 1;
+    kinefit::CleanAnnotations(pickle, plan, kinefit::CheckDataset(pickle, plan), cleaned);
+  } catch (const kinefit::Error&) {
+    return;
+  }
+  try {
+    const kinefit::Pickle pickle = kinefit::Pickle::Load(cleaned);
+    kinefit::CheckPlan plan = kinefit::PlanCheck(pickle, cleaned, "", ".mp4");
+    plan.threads = 1;
+    const kinefit::CheckResult result = kinefit::CheckDataset(pickle, plan);
+    for (const kinefit::Finding& finding : result.findings) {
+      if (finding.severity != kinefit::Severity::kStops) continue;
+      std::fprintf(stderr, "%s %s: %s\n", finding.code.c_str(), finding.id.c_str(),
+                   finding.message.c_str());
+      std::abort();
+    }
+  } catch (const kinefit::Error& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    std::abort();
+  }
+  unlink(cleaned.c_str());
+}
+
 }  // namespace
 
 // The input is an annotation pickle.
@@ -42,5 +73,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   config.data.videos = "videos";
   Load(config, "pose", "");      // flat joints are moved together
   Load(config, "rgbpose", "t");  // and here they are not
+  CheckAndClean(file.path());
   return 0;
 }

@@ -17,7 +17,7 @@ for target in $targets; do
   mkdir -p "$build/corpus/$target"
   log="$build/findings/$target.log"
   result=ok
-  nice -n 15 "$build/fuzz/fuzz_$target" -max_total_time="$seconds" -timeout=25 -rss_limit_mb=3072 \
+  nice -n 15 "$build/fuzz/fuzz_$target" -max_total_time="$seconds" -timeout="${FUZZ_TIMEOUT:-60}" -rss_limit_mb=3072 \
     -print_final_stats=1 -artifact_prefix="$build/findings/$target-" \
     "$build/corpus/$target" "$build/seeds/$target" > "$log" 2>&1 || result="FAILED, see $log"
   [ "$result" = ok ] || broken=$((broken + 1))
