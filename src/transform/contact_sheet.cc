@@ -12,9 +12,9 @@
 namespace kinefit {
 namespace {
 
-constexpr int kTile = 224;       // side of a tile
-constexpr int kSmallTile = 112;  // of the strip of all pose frames
+constexpr int kTile = 224;  // side of a tile
 constexpr int kGap = 8;
+constexpr int kSmallTile = (kTile - kGap) / 2;  // of the strip of all pose frames
 constexpr int kMargin = 16;
 constexpr int kLineHeight = 20;
 constexpr int kMostColumns = 8;
@@ -36,6 +36,23 @@ void Write(cv::Mat* sheet, const std::string& text, cv::Point baseline, double s
     if ((static_cast<unsigned char>(c) & 0xC0) == 0xC0) shown += '?';
   }
   cv::putText(*sheet, shown, baseline, cv::FONT_HERSHEY_SIMPLEX, scale, kInk, 1, cv::LINE_AA);
+}
+
+// `text` in lines that fit, broken after semicolons and commas.
+std::vector<std::string> Wrapped(const std::string& text, int width, double scale) {
+  int unused = 0;
+  const auto fits = [&](const std::string& line) {
+    return cv::getTextSize(line, cv::FONT_HERSHEY_SIMPLEX, scale, 1, &unused).width <= width;
+  };
+  std::vector<std::string> lines = {""};
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find_first_of(";,", begin), text.size() - 1) + 1;
+    const std::string part = text.substr(begin, end - begin);
+    if (!lines.back().empty() && !fits(lines.back() + part)) lines.emplace_back("   ");
+    lines.back() += part;
+    begin = end;
+  }
+  return lines;
 }
 
 // Colours by the side of the body.
@@ -164,11 +181,18 @@ class Sheet {
 
   cv::Mat Draw(const std::vector<std::string>& lines) {
     DecodeShown();
-    sheet_ = cv::Mat(HeightOf(lines.size()), width_, CV_8UC3, kPaper);
-    y_ = kMargin;
+    std::vector<std::pair<std::string, double>> written;
     for (size_t i = 0; i < lines.size(); ++i) {
-      Write(&sheet_, lines[i], {kMargin, y_ + 14}, i == 0 ? 0.6 : 0.45);
-      y_ += i == 0 ? kLineHeight + 6 : kLineHeight;
+      const double scale = i == 0 ? 0.6 : 0.45;
+      for (const std::string& line : Wrapped(lines[i], width_ - 2 * kMargin, scale)) {
+        written.emplace_back(line, scale);
+      }
+    }
+    sheet_ = cv::Mat(HeightOf(written.size()), width_, CV_8UC3, kPaper);
+    y_ = kMargin;
+    for (const auto& [line, scale] : written) {
+      Write(&sheet_, line, {kMargin, y_ + 14}, scale);
+      y_ += scale > 0.5 ? kLineHeight + 6 : kLineHeight;
     }
     for (int64_t clip = 0; clip < trace_.clips; ++clip) DrawClip(clip);
     return sheet_(cv::Rect(0, 0, width_, y_ + kMargin - kGap));
@@ -235,6 +259,27 @@ class Sheet {
     if (has_pose()) DrawHeatmaps(clip);
   }
 
+  // The picture and, where it reaches beyond, the box around the people.
+  cv::Rect ShownPart(const cv::Size& picture, double scale) const {
+    const cv::Rect whole({0, 0}, picture);
+    if (!data_.compact) return whole;
+    const cv::Rect box(static_cast<int>(trace_.box.x * scale),
+                       static_cast<int>(trace_.box.y * scale),
+                       static_cast<int>(trace_.box.width * scale) + 1,
+                       static_cast<int>(trace_.box.height * scale) + 1);
+    // A stray joint must not shrink the picture to a dot.
+    const cv::Rect near(-picture.width, -picture.height, 3 * picture.width, 3 * picture.height);
+    return whole | (box & near);
+  }
+
+  static cv::Mat Padded(const cv::Mat& picture, const cv::Rect& shown) {
+    const cv::Rect whole({0, 0}, picture.size());
+    if (shown == whole) return picture;
+    cv::Mat padded(shown.size(), CV_8UC3, cv::Scalar::all(205));
+    picture.copyTo(padded(whole - shown.tl()));
+    return padded;
+  }
+
   void DrawAnnotated(int64_t clip, const std::string& of) {
     std::string text = of + "As annotated";
     if (data_.compact) text += "; yellow: the box around the people";
@@ -248,17 +293,23 @@ class Sheet {
       const cv::Size size(static_cast<int>(sample_.width), static_cast<int>(sample_.height));
       const cv::Mat picture =
           frames_.empty() ? cv::Mat(size, CV_8UC3, cv::Scalar::all(0)) : frames_[i];
-      Placement place;
-      cv::Mat tile = Fit(picture, kTile, &place);
       // The box is in pixels of the video where one was read, joints in those of the annotation.
-      Placement of_image = place;
-      of_image.scale *= static_cast<double>(picture.cols) / trace_.image.width;
-      if (data_.compact) DrawRectangle(trace_.box, kBox, of_image, &tile);
+      const double of_box = static_cast<double>(picture.cols) / trace_.image.width;
+      const double of_joint =
+          static_cast<double>(picture.cols) / static_cast<double>(sample_.width);
+      const cv::Rect shown = ShownPart(picture.size(), of_box);
+      Placement place;
+      cv::Mat tile = Fit(Padded(picture, shown), kTile, &place);
+      place.left -= place.scale * shown.x;
+      place.top -= place.scale * shown.y;
+      Placement box_place = place;
+      box_place.scale *= of_box;
+      Placement joint_place = place;
+      joint_place.scale *= of_joint;
+      if (data_.compact) DrawRectangle(trace_.box, kBox, box_place, &tile);
       if (trace_.augmented)
-        DrawRectangle(CropInImage(trace_, data_.resize), kCrop, of_image, &tile);
-      Placement of_joints = place;
-      of_joints.scale *= static_cast<double>(picture.cols) / static_cast<double>(sample_.width);
-      DrawSkeleton(SelectFrames(sample_.pose, {frame}), 0, data_, of_joints, &tile);
+        DrawRectangle(CropInImage(trace_, data_.resize), kCrop, box_place, &tile);
+      DrawSkeleton(SelectFrames(sample_.pose, {frame}), 0, data_, joint_place, &tile);
       tiles.push_back(tile);
       captions.push_back("frame " + std::to_string(frame));
     }
