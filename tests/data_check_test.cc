@@ -120,6 +120,7 @@ TEST_F(DataCheck, WhatCannotBeCheckedIsRefused) {
   refused({"--set", "data.train_split=trian"}, "did you mean 'train'");
   refused({"--set", "data.annotations=" + (scratch_ / "none.pkl")}, "none.pkl");
   refused({"--fix", set}, "would overwrite what is checked");
+  refused({"--fix", scratch_ / "none/fixed.pkl"}, "there is no folder for --fix");
   refused({"--threads", "-1"}, "--threads");
   const std::string before = ReadText(set);
   const Outcome outcome = Kinefit({"data", "check", config_, "--report", set});

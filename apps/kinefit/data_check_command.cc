@@ -46,6 +46,14 @@ void RefuseToOverwrite(const std::string& input, const std::string& output,
   throw Error(option + " would overwrite what is checked", output, "give another file name");
 }
 
+// Better before all videos are decoded than after.
+void RequireFolderOf(const std::string& output, const std::string& option) {
+  const std::filesystem::path folder = std::filesystem::path(output).parent_path();
+  std::error_code error;
+  if (output.empty() || folder.empty() || std::filesystem::is_directory(folder, error)) return;
+  throw Error("there is no folder for " + option, output, "make it, or give another file name");
+}
+
 // Names at most `most` of the clips of each kind of finding that is more than a note.
 void PrintLists(const CheckResult& result, int64_t most) {
   for (const Severity severity : {Severity::kStops, Severity::kDistorts}) {
@@ -217,6 +225,8 @@ int CheckSet(const CheckArguments& arguments) {
   plan.everything |= arguments.everything;
   plan.videos &= !arguments.no_videos;
   plan.threads = arguments.threads;
+  RequireFolderOf(arguments.fix, "--fix");
+  RequireFolderOf(arguments.report, "--report");
   for (const std::string& input : {arguments.set.path, plan.config.data.annotations}) {
     RefuseToOverwrite(input, arguments.fix, "--fix");
     RefuseToOverwrite(input, arguments.report, "--report");

@@ -137,8 +137,6 @@ void FillHistograms(const CheckPlan& plan, CheckResult* result) {
   }
   if (plan.any_label) {
     for (int64_t i = 0; i < classes; ++i) result->class_names.push_back(std::to_string(i));
-  } else {
-    result->class_names = ReadClassNames(plan.config);
   }
   if (result->splits.empty()) {
     CheckedSplit all;
@@ -206,6 +204,7 @@ CheckResult CheckDataset(const Pickle& pickle, const CheckPlan& plan,
   const std::string& path = plan.config.data.annotations;
   const PickleValue list = FindAnnotations(pickle.root(), path);
   CheckResult result;
+  if (!plan.any_label) result.class_names = ReadClassNames(plan.config);
   result.clips.resize(list.size());
   ById by_id;
   for (size_t i = 0; i < list.size(); ++i) {
