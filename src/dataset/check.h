@@ -111,7 +111,7 @@ struct Repair {
 // them, impossible joints become joints that were not seen, clips that are a few frames longer than
 // their video are cut. All else is copied, also members that kinefit does not know; Python objects
 // among those cannot be, and are left out by name. Published atomically. Throws Error, also if
-// nothing would be left.
+// nothing would be left, or nothing of a split that was checked.
 std::vector<Repair> CleanAnnotations(const Pickle& pickle, const CheckPlan& plan,
                                      const CheckResult& result, const std::string& path);
 

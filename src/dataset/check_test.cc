@@ -448,6 +448,17 @@ TEST_F(CheckTest, WhatCannotBeCheckedIsAnError) {
   config_.data.val_split = "test";
   EXPECT_EQ(error_of(), "");
 
+  // A split of which nothing would be left makes the file useless.
+  const std::string half = folder_ / "half.pkl";
+  Annotate({Clip("a"), Clip("t", 3)}, {{"train", {"a"}}, {"test", {"t"}}});
+  EXPECT_THROW(Clean(half), Error);
+  EXPECT_FALSE(fs::exists(half));
+  // One that is not asked for is left out.
+  Annotate({Clip("a"), Clip("b", 3), Clip("t")},
+           {{"train", {"a"}}, {"test", {"t", "b"}}, {"other", {"b"}}});
+  EXPECT_EQ(Clean(half).size(), 2U);
+  EXPECT_FALSE(Pickle::Load(half).root().Find("split").Has("other"));
+
   // Nothing would be left.
   config_.model.num_classes = 1;
   Annotate({Clip("a", 3), Clip("t", 4)}, {{"train", {"a"}}, {"test", {"t"}}});

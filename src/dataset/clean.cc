@@ -274,6 +274,7 @@ class Cleaner {
   Cleaner(const Pickle& pickle, const CheckPlan& plan, const CheckResult& result)
       : root_(pickle.root()),
         path_(plan.config.data.annotations),
+        asked_(plan.splits),
         result_(result),
         cleaning_(Decide(result)),
         list_(FindAnnotations(root_, path_)),
@@ -355,6 +356,25 @@ class Cleaner {
     repairs_.push_back({-1, "", "", "member '" + name + "' not copied: a Python object"});
   }
 
+  // Ids of a split that keep their annotation and their place in it.
+  std::vector<std::string> KeptIds(const PickleValue& split, const std::string& name) {
+    const auto leaves = cleaning_.split_leaves.find(name);
+    std::vector<std::string> ids;
+    for (size_t k = 0; k < split.size(); ++k) {
+      const std::string id(split[k].AsString(path_ + ": split '" + name + "'"));
+      if (left_out_.count(id) != 0) continue;
+      if (leaves != cleaning_.split_leaves.end()) {
+        const auto reason = leaves->second.find(id);
+        if (reason != leaves->second.end()) {
+          repairs_.push_back({-1, id, name, "left out of the split: it " + reason->second});
+          continue;
+        }
+      }
+      ids.push_back(id);
+    }
+    return ids;
+  }
+
   void WriteSplits(const PickleValue& splits) {
     writer_.BeginDict();
     for (size_t i = 0; i < splits.size(); ++i) {
@@ -363,21 +383,18 @@ class Cleaner {
         continue;
       }
       const std::string name(splits.key(i).AsString(path_ + ": name of a split"));
-      const auto leaves = cleaning_.split_leaves.find(name);
+      const std::vector<std::string> ids = KeptIds(splits.value(i), name);
+      if (ids.empty() && splits.value(i).size() > 0) {
+        if (std::find(asked_.begin(), asked_.end(), name) != asked_.end()) {
+          throw Error("not one clip of split '" + name + "' would be left", path_,
+                      "see the findings above");
+        }
+        repairs_.push_back({-1, "", name, "split left out: none of its clips is left"});
+        continue;
+      }
       writer_.String(name);
       writer_.BeginList();
-      for (size_t k = 0; k < splits.value(i).size(); ++k) {
-        const std::string id(splits.value(i)[k].AsString(path_ + ": split '" + name + "'"));
-        if (left_out_.count(id) != 0) continue;
-        if (leaves != cleaning_.split_leaves.end()) {
-          const auto reason = leaves->second.find(id);
-          if (reason != leaves->second.end()) {
-            repairs_.push_back({-1, id, name, "left out of the split: it " + reason->second});
-            continue;
-          }
-        }
-        writer_.String(id);
-      }
+      for (const std::string& id : ids) writer_.String(id);
       writer_.EndList();
     }
     writer_.EndDict();
@@ -456,6 +473,7 @@ class Cleaner {
 
   PickleValue root_;
   std::string path_;
+  std::vector<std::string> asked_;  // splits
   const CheckResult& result_;
   Cleaning cleaning_;
   PickleValue list_;
