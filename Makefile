@@ -2,8 +2,9 @@
 # make demo    the whole job on the built-in set (under 8 minutes on two cores after the build)
 # make soak    the long tests             make bench   planning times
 # make asan | tsan | ubsan                the tests under a sanitizer
+# make fuzz                               each reader for FUZZ_SECONDS (60) on one core
 # make check   structure, registration     make tidy    clang-format and clang-tidy
-.PHONY: build test demo soak bench check tidy asan tsan ubsan clean
+.PHONY: build test demo soak bench check tidy asan tsan ubsan fuzz clean
 
 BUILD ?= build
 CONFIGURE = cmake -G Ninja -S . -B $(BUILD) $(if $(TORCH_DIR),-DTORCH_DIR=$(TORCH_DIR))
@@ -46,5 +47,11 @@ asan tsan ubsan:
 	@ninja -C $(BUILD)-$@
 	@cd $(BUILD)-$@ && ctest --output-on-failure
 
+fuzz:
+	@./setup.sh --dev
+	@cmake -G Ninja -S . -B $(BUILD)-fuzz -DKINEFIT_FUZZ=ON -DCMAKE_CXX_COMPILER=clang++ > /dev/null
+	@ninja -C $(BUILD)-fuzz fuzz
+	@scripts/fuzz.sh $(BUILD)-fuzz
+
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-ubsan $(BUILD)-soak
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-ubsan $(BUILD)-soak $(BUILD)-fuzz

@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <filesystem>
 #include <string>
 
 #include "convert/ntu_files_test.h"
@@ -9,6 +10,7 @@
 #include "files/publish.h"
 #include "files/zip.h"
 #include "memory/testing/oom_texts.h"
+#include "video/numbered_video.h"
 
 using kinefit::NdArray;
 using kinefit::PickleWriter;
@@ -44,6 +46,95 @@ std::string Annotation(int protocol) {
   w.EndList();
   w.EndDict();
   return w.Finish();
+}
+
+void Text(PickleWriter* w, const char* key, const char* value) {
+  w->String(key);
+  w->String(value);
+}
+
+void Number(PickleWriter* w, const char* key, int64_t value) {
+  w->String(key);
+  w->Int(value);
+}
+
+void BeginClip(PickleWriter* w, const char* id, int64_t frames) {
+  w->BeginDict();
+  Text(w, "frame_dir", id);
+  Number(w, "label", 1);
+  Number(w, "total_frames", frames);
+  w->String("img_shape");
+  Ints(w, {48, 64});
+}
+
+void Array(PickleWriter* w, const char* key, const NdArray& array) {
+  w->String(key);
+  w->Array(array.view());
+}
+
+// Three joints; one clip of two persons, one of flat poses, in two splits.
+std::string AnnotationSet() {
+  PickleWriter w(3);
+  w.BeginDict();
+  w.String("split");
+  w.BeginDict();
+  for (const char* split : {"t", "v"}) {
+    w.String(split);
+    w.BeginList();
+    w.String(split);
+    w.EndList();
+  }
+  w.EndDict();
+  w.String("annotations");
+  w.BeginList();
+  BeginClip(&w, "t", 2);
+  Array(&w, "keypoint", NdArray::FromFloatsAsHalf({2, 2, 3, 2}, std::vector<float>(24, 9)));
+  Array(&w, "keypoint_score", NdArray::FromFloats({2, 2, 3}, std::vector<float>(12, 0.5F)));
+  w.EndDict();
+  BeginClip(&w, "v", 4);
+  Array(&w, "keypoint", NdArray::FromDoubles({3, 3, 3}, std::vector<double>(27, 0.75)));
+  Array(&w, "frame_inds", NdArray::FromInts({3}, {0, 0, 2}));
+  w.EndDict();
+  w.EndList();
+  w.EndDict();
+  return w.Finish();
+}
+
+// What `kinefit predict` takes, with the byte that says which of the three it is.
+void WritePoseFiles(const std::string& folder) {
+  PickleWriter w(3);
+  BeginClip(&w, "clip", 1);
+  Array(&w, "keypoint", NdArray::FromFloats({1, 1, 2, 3}, {1, 2, 0.5F, 3, 4, 1}));
+  w.EndDict();
+  kinefit::PublishFile(folder + "/pickle", std::string(1, '\0') + w.Finish());
+  const NdArray keypoint = NdArray::FromFloats({1, 2, 2}, {1, 2, 3, 4});
+  kinefit::WriteNpz(folder + "/whole", {{"keypoint", keypoint}});
+  kinefit::PublishFile(folder + "/whole", "\1" + kinefit::ReadFile(folder + "/whole"));
+  kinefit::PublishFile(folder + "/keypoint", "\2" + kinefit::EncodeNpy(keypoint.view()));
+}
+
+// The shipped configurations, without their includes, and overrides as --set takes them.
+void CopyConfigs(const std::string& from, const std::string& to) {
+  const std::string overrides =
+      "train.optimizer.lr=0.1\ntrain.schedule.0.type=linear\ndata.limbs=[[0, 1]]\n"
+      "train.work_dir=a b";
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(from)) {
+    if (entry.path().extension() != ".toml") continue;
+    std::string text = kinefit::ReadFile(entry.path().string());
+    const size_t include = text.find("\ninclude");
+    if (include != std::string::npos) text.erase(include, text.find('\n', include + 1) - include);
+    kinefit::PublishFile(to + "/" + entry.path().stem().string(), text + '\0' + overrides);
+  }
+}
+
+// Six frames; whole, with its index cut off, and with the other frames' bytes damaged.
+void WriteVideos(const std::string& folder) {
+  kinefit::WriteNumberedVideo(folder + "/whole", 6);
+  const std::string whole = kinefit::ReadFile(folder + "/whole");
+  kinefit::PublishFile(folder + "/cut", whole.substr(0, whole.size() / 2));
+  std::string damaged = whole;
+  for (size_t i = whole.size() / 3; i < whole.size() / 2; i += 7) damaged[i] ^= '\x55';
+  kinefit::PublishFile(folder + "/damaged", damaged);
 }
 
 std::string CheckpointPickle() {
@@ -148,13 +239,14 @@ void WritePackedStores(const std::string& folder) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::fprintf(stderr, "usage: fuzz_seeds FOLDER\n");
+  if (argc != 3) {
+    std::fprintf(stderr, "usage: fuzz_seeds FOLDER CONFIGS\n");
     return 2;
   }
   const std::string folder = argv[1];
   WriteConvertSeeds(folder);
-  for (const char* name : {"pickle", "npy", "zip", "checkpoint", "explain_oom", "packed"}) {
+  for (const char* name : {"pickle", "npy", "zip", "checkpoint", "explain_oom", "packed", "config",
+                           "annotations", "pose_file", "video"}) {
     kinefit::MakeFolder(folder + "/" + name);
   }
   kinefit::PublishFile(folder + "/pickle/protocol2", Annotation(2));
@@ -194,6 +286,10 @@ int main(int argc, char** argv) {
   std::string end("PK\5\6\0\0\0\0\1\0\1\0\x2f\0\0\0\x25\0\0\0\0\0", 22);
   kinefit::PublishFile(folder + "/zip/deflated.zip", local + packed + entry + end);
   kinefit::PublishFile(folder + "/checkpoint/weights", CheckpointPickle());
+  CopyConfigs(argv[2], folder + "/config");
+  kinefit::PublishFile(folder + "/annotations/set", AnnotationSet());
+  WritePoseFiles(folder + "/pose_file");
+  WriteVideos(folder + "/video");
   const std::vector<std::string>& texts = kinefit::OomTexts();
   for (size_t i = 0; i < texts.size(); ++i) {
     kinefit::PublishFile(folder + "/explain_oom/" + std::to_string(i), texts[i]);

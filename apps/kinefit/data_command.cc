@@ -9,6 +9,8 @@ void AddDataCommand(CLI::App& app, int* exit_code) {
   AddDataNtuCommand(*data, exit_code);
   AddDataImportCommand(*data, exit_code);
   AddDataPackCommand(*data, exit_code);
+  AddDataCheckCommand(*data, exit_code);
+  AddDataShowCommand(*data, exit_code);
 }
 
 }  // namespace kinefit

@@ -21,15 +21,9 @@
 namespace kinefit {
 namespace {
 
-constexpr float kFarthestJoint = 1e6F;  // pixels
 constexpr int64_t kLargestImageSide = 65536;
 constexpr int64_t kMostFrames = int64_t{1} << 24;
 constexpr int64_t kMostPersons = 10;  // of a frame, in flat annotations (mmaction2 max_person)
-
-// An annotation that cannot be used though the file as a whole can: recorded, not thrown further.
-struct Unusable {
-  std::string reason;
-};
 
 std::string Quoted(const std::string& text) { return "'" + text + "'"; }
 
@@ -58,9 +52,6 @@ std::vector<std::string> ReadClassNames(const Config& config) {
   return names;
 }
 
-namespace {
-
-// Ids of the split, in its order.
 std::vector<std::string> ReadSplit(const PickleValue& root, const std::string& split,
                                    const std::string& path) {
   const PickleValue splits = root.Find("split");
@@ -94,6 +85,8 @@ std::vector<std::string> ReadSplit(const PickleValue& root, const std::string& s
   for (size_t i = 0; i < found.size(); ++i) ids.emplace_back(found[i].AsString(where));
   return ids;
 }
+
+namespace {
 
 // The video of an annotation, refused if it could lie outside the folder of videos.
 std::string VideoPath(const DataConfig& data, const std::string& name, const std::string& suffix,
@@ -147,6 +140,24 @@ struct RawJoints {
   std::vector<float> score;
 };
 
+// Joints that cannot be where they say become joints that were not seen.
+void BlankJoints(RawJoints* raw, BlankedJoints* blanked) {
+  for (size_t i = 0; i < raw->score.size(); ++i) {
+    float* xy = &raw->xy[2 * i];
+    const float score = raw->score[i];
+    const bool nan = std::isnan(xy[0]) || std::isnan(xy[1]);
+    const bool infinite = !nan && (std::isinf(xy[0]) || std::isinf(xy[1]));
+    const bool far =
+        !nan && !infinite && std::max(std::abs(xy[0]), std::abs(xy[1])) > kFarthestJoint;
+    blanked->nan += nan ? 1 : 0;
+    blanked->infinite += infinite ? 1 : 0;
+    blanked->far += far ? 1 : 0;
+    blanked->scores += std::isfinite(score) ? 0 : 1;
+    if (nan || infinite || far) xy[0] = xy[1] = 0;
+    if (nan || infinite || far || !std::isfinite(score)) raw->score[i] = 0;
+  }
+}
+
 void CheckFinite(const RawJoints& raw) {
   for (const float value : raw.xy) {
     if (!std::isfinite(value)) throw Unusable{"a joint has a coordinate that is NaN or infinite"};
@@ -160,7 +171,8 @@ void CheckFinite(const RawJoints& raw) {
 }
 
 // `dims`: dimensions of the keypoint array, 4 or (flat) 3.
-RawJoints ReadJoints(const PickleValue& annotation, const std::string& where, size_t dims) {
+RawJoints ReadJoints(const PickleValue& annotation, const std::string& where, size_t dims,
+                     BlankedJoints* blanked) {
   const NdArrayView& keypoint =
       Required(annotation, "keypoint", where).AsArray(where + ".keypoint");
   const char* expected =
@@ -197,6 +209,7 @@ RawJoints ReadJoints(const PickleValue& annotation, const std::string& where, si
         "the third value of a joint is negative, so no score; joints in 3D are not "
         "supported"};
   }
+  if (blanked != nullptr) BlankJoints(&raw, blanked);
   CheckFinite(raw);
   return raw;
 }
@@ -261,8 +274,8 @@ void KeepBestPersons(const RawJoints& raw, FlatLayout* layout) {
 // One pose per line [N, V] and its frame's number, into tracks [M, T, V]: the i-th person is the
 // i-th pose of its frame (mmaction2 DecompressPose).
 void ReadFlatPose(const PickleValue& annotation, const std::string& where, bool squeeze,
-                  Sample* sample) {
-  const RawJoints raw = ReadJoints(annotation, where, 3);
+                  BlankedJoints* blanked, Sample* sample) {
+  const RawJoints raw = ReadJoints(annotation, where, 3, blanked);
   const std::string what = where + ".frame_inds";
   const std::vector<int64_t> frame_inds =
       Required(annotation, "frame_inds", where).AsArray(what).ToInts(what);
@@ -289,8 +302,9 @@ void ReadFlatPose(const PickleValue& annotation, const std::string& where, bool 
   }
 }
 
-void ReadTracks(const PickleValue& annotation, const std::string& where, Sample* sample) {
-  RawJoints raw = ReadJoints(annotation, where, 4);
+void ReadTracks(const PickleValue& annotation, const std::string& where, BlankedJoints* blanked,
+                Sample* sample) {
+  RawJoints raw = ReadJoints(annotation, where, 4, blanked);
   if (raw.shape[1] != sample->total_frames) {
     throw Unusable{"keypoint has " + std::to_string(raw.shape[1]) +
                    " frames, but total_frames is " + std::to_string(sample->total_frames)};
@@ -329,6 +343,7 @@ void CheckJoints(const Config& config, int64_t joints, const std::string& where)
 }
 
 namespace {
+
 // The video of a clip and where in it the clip begins.
 void ReadVideo(const PickleValue& annotation, const Config& config, const std::string& where,
                Sample* sample) {
@@ -350,9 +365,10 @@ void ReadVideo(const PickleValue& annotation, const Config& config, const std::s
   sample->video = VideoPath(config.data, sample->id, suffix, where);
 }
 
-// Throws Error for what makes the whole file doubtful, Unusable for what concerns one clip.
+}  // namespace
+
 Sample ReadSample(const PickleValue& annotation, const std::string& id, const Config& config,
-                  const std::string& where) {
+                  const std::string& where, BlankedJoints* blanked) {
   Sample sample;
   sample.id = id;
   ReadVideo(annotation, config, where, &sample);
@@ -369,15 +385,14 @@ Sample ReadSample(const PickleValue& annotation, const std::string& id, const Co
     throw Unusable{"total_frames is " + std::to_string(sample.total_frames)};
   }
   if (annotation.Has("frame_inds")) {
-    ReadFlatPose(annotation, where, !config.model.has_rgb(), &sample);
+    ReadFlatPose(annotation, where, !config.model.has_rgb(), blanked, &sample);
   } else {
-    ReadTracks(annotation, where, &sample);
+    ReadTracks(annotation, where, blanked, &sample);
   }
   CheckJoints(config, sample.pose.joints, where);
   return sample;
 }
 
-// Where the clips are: a list, or the member "annotations" of a dict.
 PickleValue FindAnnotations(const PickleValue& root, const std::string& path) {
   const PickleValue list = root.is(PickleKind::kDict) ? root.Find("annotations") : root;
   if (!list.is(PickleKind::kList) && !list.is(PickleKind::kTuple)) {
@@ -396,6 +411,8 @@ std::string ReadId(const PickleValue& annotation, const std::string& where) {
   const char* key = annotation.Has("filename") ? "filename" : "frame_dir";
   return std::string(Required(annotation, key, where).AsString(where + "." + key));
 }
+
+namespace {
 
 void CheckNotEmpty(const Dataset& dataset, const std::string& path, const std::string& split) {
   if (!dataset.samples.empty()) return;

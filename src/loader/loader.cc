@@ -51,6 +51,11 @@ float* RowsOf(const at::Tensor& tensor, int64_t place, int64_t places) {
   return tensor.defined() ? tensor.data_ptr<float>() + place * (tensor.numel() / places) : nullptr;
 }
 
+int64_t SamplesOf(const Dataset& dataset, const Config& config, Phase phase) {
+  return static_cast<int64_t>(dataset.samples.size()) *
+         (phase == Phase::kTrain ? config.data.repeat : 1);
+}
+
 // The rows of the good places, moved together at the front.
 at::Tensor KeepRows(const at::Tensor& tensor, const std::vector<int64_t>& good, int64_t places) {
   if (!tensor.defined()) return tensor;
@@ -65,6 +70,24 @@ at::Tensor KeepRows(const at::Tensor& tensor, const std::vector<int64_t>& good, 
 }
 
 }  // namespace
+
+std::vector<int64_t> EpochOrder(const Dataset& dataset, const Config& config, Phase phase,
+                                int64_t epoch) {
+  const int64_t samples = SamplesOf(dataset, config, phase);
+  std::vector<int64_t> order(static_cast<size_t>(samples));
+  std::iota(order.begin(), order.end(), 0);
+  if (phase == Phase::kTest) return order;
+  RandomStream random(static_cast<uint64_t>(config.seed), "sampler", static_cast<uint64_t>(epoch));
+  order = random.Permutation(samples);
+  const int64_t distinct = static_cast<int64_t>(dataset.samples.size());
+  for (int64_t& index : order) index %= distinct;
+  return order;
+}
+
+RandomStream AugmentStream(const Config& config, int64_t epoch, int64_t place) {
+  return RandomStream(static_cast<uint64_t>(config.seed), "augment", static_cast<uint64_t>(epoch),
+                      static_cast<uint64_t>(place));
+}
 
 struct Loader::State {
   State(const Dataset& the_dataset, const Config& the_config, Phase the_phase, int64_t batch,
@@ -120,8 +143,7 @@ Loader::State::State(const Dataset& the_dataset, const Config& the_config, Phase
       clips(the_clips),
       flip(the_flip),
       shapes(PipelineShapes(the_config, the_phase, the_clips, the_flip)),
-      samples(static_cast<int64_t>(the_dataset.samples.size()) *
-              (the_phase == Phase::kTrain ? the_config.data.repeat : 1)),
+      samples(SamplesOf(the_dataset, the_config, the_phase)),
       batches((samples + batch - 1) / batch),
       most_slots(static_cast<size_t>(std::max<int64_t>(the_config.data.prefetch, 1))),
       next_batch(batches),
@@ -219,9 +241,7 @@ void Loader::State::Fill(const Claim& claim) {
   const Slot& slot = *claim.slot;
   const Sample& sample =
       dataset.samples[static_cast<size_t>(slot.samples[static_cast<size_t>(claim.place)])];
-  RandomStream random(static_cast<uint64_t>(config.seed), "augment",
-                      static_cast<uint64_t>(slot.epoch),
-                      static_cast<uint64_t>(slot.first + claim.place));
+  RandomStream random = AugmentStream(config, slot.epoch, slot.first + claim.place);
   RunPipelineInto(sample, config, phase, clips, flip, random,
                   RowsOf(slot.imgs, claim.place, slot.places()),
                   RowsOf(slot.heatmap_imgs, claim.place, slot.places()));
@@ -288,17 +308,7 @@ void Loader::Start(LoaderPosition position) {
                 "the checkpoint comes from a run with other data or another batch size; use those, "
                 "or start anew from its weights (train.init)");
   }
-  std::vector<int64_t> order;
-  if (s.phase == Phase::kTrain) {
-    RandomStream random(static_cast<uint64_t>(s.config.seed), "sampler",
-                        static_cast<uint64_t>(position.epoch));
-    order = random.Permutation(s.samples);
-    const int64_t distinct = static_cast<int64_t>(s.dataset.samples.size());
-    for (int64_t& index : order) index %= distinct;
-  } else {
-    order.resize(static_cast<size_t>(s.samples));
-    std::iota(order.begin(), order.end(), 0);
-  }
+  std::vector<int64_t> order = EpochOrder(s.dataset, s.config, s.phase, position.epoch);
   s.started = true;
   s.bad_clips.clear();
   s.bad_ids.clear();

@@ -9,6 +9,7 @@
 
 #include "config/config.h"
 #include "dataset/annotations.h"
+#include "random/stream.h"
 #include "transform/pipeline.h"
 
 namespace kinefit {
@@ -33,6 +34,12 @@ struct LoaderPosition {
   int64_t epoch = 0;
   int64_t next_batch = 0;
 };
+
+// What a loader gives out in `epoch`, in its order: indices into the dataset's samples.
+std::vector<int64_t> EpochOrder(const Dataset& dataset, const Config& config, Phase phase,
+                                int64_t epoch);
+// The random stream of the sample at `place` of an epoch's order.
+RandomStream AugmentStream(const Config& config, int64_t epoch, int64_t place);
 
 // Feeds micro-batches of one dataset from N worker threads with bounded prefetch. The order and
 // every random draw are functions of (seed, epoch, sample) alone, so any number of workers, and

@@ -130,6 +130,26 @@ TEST_F(LoaderTest, AnEpochShowsEverySampleOnce) {
   for (int64_t i = 0; i < 23; ++i) EXPECT_EQ(seen[static_cast<size_t>(i)], i);
 }
 
+// What `kinefit data show` draws of a clip is what a batch holds of it.
+TEST_F(LoaderTest, EveryPlaceOfAnEpochCanBeMadeAgain) {
+  config_.data.repeat = 2;
+  const std::vector<int64_t> order = EpochOrder(dataset_, config_, Phase::kTrain, 3);
+  ASSERT_EQ(order.size(), 46U);
+  int64_t place = 0;
+  for (const Batch& batch : Collect(Phase::kTrain, {3, 0}, 2)) {
+    for (size_t i = 0; i < batch.ids.size(); ++i, ++place) {
+      const int64_t index = order[static_cast<size_t>(place)];
+      ASSERT_EQ(batch.sample_index[i], index);
+      RandomStream random = AugmentStream(config_, 3, place);
+      const ClipTensors made = RunPipeline(dataset_.samples[static_cast<size_t>(index)], config_,
+                                           Phase::kTrain, 1, false, random);
+      const at::Tensor row = batch.heatmap_imgs[static_cast<int64_t>(i)].contiguous();
+      EXPECT_TRUE(std::equal(made.heatmaps.begin(), made.heatmaps.end(), row.data_ptr<float>()));
+    }
+  }
+  EXPECT_EQ(place, 46);
+}
+
 TEST_F(LoaderTest, WorkersDoNotChangeBatches) {
   WriteVideos();
   config_.data.color_jitter.enabled = true;

@@ -1,5 +1,7 @@
 #include "transform/normalize.h"
 
+#include <algorithm>
+
 namespace kinefit {
 
 Normalizer::Normalizer(const std::array<double, 3>& mean, const std::array<double, 3>& std) {
@@ -23,6 +25,24 @@ void Normalizer::Write(const cv::Mat& frame, int64_t channel_stride, float* out)
       blue[x] = table_[2][in[2]];
     }
   }
+}
+
+cv::Mat Normalizer::Read(const float* planes, int64_t channel_stride, cv::Size size) const {
+  cv::Mat frame(size, CV_8UC3);
+  for (int y = 0; y < size.height; ++y) {
+    uint8_t* out = frame.ptr<uint8_t>(y);
+    const float* row = planes + static_cast<int64_t>(y) * size.width;
+    for (int x = 0; x < size.width; ++x, out += 3) {
+      for (int64_t c = 0; c < 3; ++c) {
+        const auto& levels = table_[static_cast<size_t>(c)];
+        const float value = row[c * channel_stride + x];
+        const auto place = std::lower_bound(levels.begin(), levels.end(), value);
+        const auto level = std::min<int64_t>(place - levels.begin(), 255);
+        out[c] = static_cast<uint8_t>(level);
+      }
+    }
+  }
+  return frame;
 }
 
 }  // namespace kinefit

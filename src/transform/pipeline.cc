@@ -172,8 +172,23 @@ void CheckSample(const Sample& sample, const Config& config) {
   }
 }
 
+// `pose`: as it went into the heatmaps.
+void FillTrace(const Sample& sample, const DataConfig& data, const Plan& plan, cv::Size image,
+               const cv::Rect& box, const Pose& pose, PipelineTrace* trace) {
+  *trace = {plan.clips, plan.rgb_frames, plan.pose_frames, image, box, plan.augment,
+            plan.crop,  plan.flip,       plan.jitter,      {},    {}};
+  if (!plan.pose_frames.empty()) trace->pose = pose;
+  if (plan.rgb_frames.empty()) return;
+  const cv::Size annotated(static_cast<int>(sample.width), static_cast<int>(sample.height));
+  trace->rgb_pose = SelectFrames(sample.pose, plan.rgb_frames);
+  if (annotated != image) ResizeJoints(&trace->rgb_pose, annotated, image);
+  TransformJoints(box, plan, data,
+                  MirrorOrder(sample.pose.joints, data.left_joints, data.right_joints),
+                  &trace->rgb_pose);
+}
+
 void RunChecked(const Sample& sample, const Config& config, Phase phase, int64_t clips, bool flip,
-                RandomStream& random, float* imgs, float* heatmaps) {
+                RandomStream& random, float* imgs, float* heatmaps, PipelineTrace* trace) {
   CheckSample(sample, config);
   const DataConfig& data = config.data;
   const ClipShapes shapes = PipelineShapes(config, phase, clips, flip);
@@ -204,6 +219,7 @@ void RunChecked(const Sample& sample, const Config& config, Phase phase, int64_t
     TransformJoints(box, plan, data, mirror, &pose);
     WriteHeatmaps(pose, plan, data, mirror, shapes, heatmaps);
   }
+  if (trace != nullptr) FillTrace(sample, data, plan, image, box, pose, trace);
 }
 
 int64_t Product(const std::array<int64_t, 5>& shape) {
@@ -233,9 +249,10 @@ ClipShapes PipelineShapes(const Config& config, Phase phase, int64_t clips, bool
 }
 
 void RunPipelineInto(const Sample& sample, const Config& config, Phase phase, int64_t clips,
-                     bool flip, RandomStream& random, float* imgs, float* heatmaps) {
+                     bool flip, RandomStream& random, float* imgs, float* heatmaps,
+                     PipelineTrace* trace) {
   try {
-    RunChecked(sample, config, phase, clips, flip, random, imgs, heatmaps);
+    RunChecked(sample, config, phase, clips, flip, random, imgs, heatmaps, trace);
   } catch (const ResourceError&) {
     throw;  // not the sample's fault
   } catch (const Error& error) {
@@ -245,7 +262,7 @@ void RunPipelineInto(const Sample& sample, const Config& config, Phase phase, in
 }
 
 ClipTensors RunPipeline(const Sample& sample, const Config& config, Phase phase, int64_t clips,
-                        bool flip, RandomStream& random) {
+                        bool flip, RandomStream& random, PipelineTrace* trace) {
   const ClipShapes shapes = PipelineShapes(config, phase, clips, flip);
   ClipTensors tensors;
   tensors.clips = shapes.clips;
@@ -256,7 +273,7 @@ ClipTensors RunPipeline(const Sample& sample, const Config& config, Phase phase,
     tensors.heatmaps_shape.assign(shapes.heatmaps.begin(), shapes.heatmaps.end());
   }
   RunPipelineInto(sample, config, phase, clips, flip, random, tensors.imgs.data(),
-                  tensors.heatmaps.data());
+                  tensors.heatmaps.data(), trace);
   return tensors;
 }
 
