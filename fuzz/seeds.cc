@@ -1,6 +1,8 @@
 #include <cstdio>
 #include <string>
 
+#include "dataset/packed_writer.h"
+#include "files/jpeg.h"
 #include "files/npy.h"
 #include "files/pickle.h"
 #include "files/publish.h"
@@ -73,6 +75,40 @@ std::string CheckpointPickle() {
   return w.Finish();
 }
 
+// Two clips of two small pictures, one rejected annotation, one split.
+void WritePackedStores(const std::string& folder) {
+  kinefit::Dataset set;
+  set.class_names = {"a", "b"};
+  set.rejected.push_back({"r", "no"});
+  for (const char* id : {"x", "y"}) {
+    kinefit::Sample sample;
+    sample.id = id;
+    sample.width = sample.height = 32;
+    sample.total_frames = 2;
+    sample.pose = {1, 2, 1, {1, 2, 3, 0.1F}, {1, 0.5F}};
+    set.samples.push_back(sample);
+  }
+  for (const bool images : {true, false}) {
+    kinefit::PackRequest request;
+    request.path = folder + (images ? "/pictures" : "/poses");
+    request.settings.images = images;
+    request.set = &set;
+    request.splits = {{"s", {"x", "r"}}};
+    request.force = true;
+    kinefit::WritePackedStore(request, [](const kinefit::Sample&) {
+      kinefit::PackedClip clip;
+      clip.table.shown_width = clip.table.shown_height = 32;
+      clip.table.window_width = clip.table.window_height = 20;
+      clip.table.width = clip.table.height = 16;
+      const std::string rgb(16 * 16 * 3, 'm');
+      kinefit::JpegEncoder encoder;
+      clip.images.assign(
+          2, encoder.Encode(reinterpret_cast<const uint8_t*>(rgb.data()), 16, 16, 48, {}));
+      return clip;
+    });
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -81,7 +117,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   const std::string folder = argv[1];
-  for (const char* name : {"pickle", "npy", "zip", "checkpoint", "explain_oom"}) {
+  for (const char* name : {"pickle", "npy", "zip", "checkpoint", "explain_oom", "packed"}) {
     kinefit::MakeFolder(folder + "/" + name);
   }
   kinefit::PublishFile(folder + "/pickle/protocol2", Annotation(2));
@@ -125,5 +161,6 @@ int main(int argc, char** argv) {
   for (size_t i = 0; i < texts.size(); ++i) {
     kinefit::PublishFile(folder + "/explain_oom/" + std::to_string(i), texts[i]);
   }
+  WritePackedStores(folder + "/packed");
   return 0;
 }

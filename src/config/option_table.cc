@@ -213,8 +213,10 @@ void AddModel(const ConfigLines<ModelConfig>& add) {
 
 void AddFiles(const ConfigLines<DataConfig>& add) {
   using D = DataConfig;
-  add("annotations", &D::annotations, Anything(), "annotation pickle of mmaction2 or pyskl");
-  add("videos", &D::videos, Anything(), "folder of the videos; not needed by pose networks");
+  add("annotations", &D::annotations, Anything(),
+      "annotation pickle of mmaction2 or pyskl, or a packed store (.kfpack)");
+  add("videos", &D::videos, Anything(),
+      "folder of the videos; not needed by pose networks and packed stores");
   add("video_suffix", &D::video_suffix, Anything(),
       "the video of an annotation is videos/frame_dir + this");
   add("classes", &D::classes, Anything(), "file with one class name per line; \"\" = numbers");

@@ -11,6 +11,9 @@
 #include <utility>
 
 #include "config/nearest_key.h"
+#include "dataset/annotation_reader.h"
+#include "dataset/packed_dataset.h"
+#include "dataset/packed_store.h"
 #include "files/error.h"
 #include "files/npy.h"
 #include "files/pickle.h"
@@ -29,6 +32,8 @@ struct Unusable {
 };
 
 std::string Quoted(const std::string& text) { return "'" + text + "'"; }
+
+}  // namespace
 
 std::vector<std::string> ReadClassNames(const Config& config) {
   std::vector<std::string> names;
@@ -52,6 +57,8 @@ std::vector<std::string> ReadClassNames(const Config& config) {
   }
   return names;
 }
+
+namespace {
 
 // Ids of the split, in its order.
 std::vector<std::string> ReadSplit(const PickleValue& root, const std::string& split,
@@ -292,6 +299,8 @@ void ReadTracks(const PickleValue& annotation, const std::string& where, Sample*
                   std::move(raw.score)};
 }
 
+}  // namespace
+
 void CheckJoints(const Config& config, int64_t joints, const std::string& where) {
   if (!config.model.has_pose()) return;
   const DataConfig& data = config.data;
@@ -318,6 +327,8 @@ void CheckJoints(const Config& config, int64_t joints, const std::string& where)
   if (limbs == 0) return;
   for (const std::vector<int64_t>& limb : data.limbs) check(limb, "data.limbs");
 }
+
+namespace {
 
 // Throws Error for what makes the whole file doubtful, Unusable for what concerns one clip.
 Sample ReadSample(const PickleValue& annotation, const std::string& id, const Config& config,
@@ -386,6 +397,7 @@ void CheckNotEmpty(const Dataset& dataset, const std::string& path, const std::s
 Dataset LoadDataset(const Config& config, const std::string& split) {
   const std::string& path = config.data.annotations;
   if (path.empty()) throw Error("no annotations are given", "data.annotations", "name a pickle");
+  if (IsPackedStore(path)) return LoadPackedDataset(config, split);
   if (config.model.has_rgb() && config.data.videos.empty()) {
     throw Error("no folder of videos is given", "data.videos",
                 "name it; only pose-only networks do without");
@@ -421,6 +433,18 @@ Dataset LoadDataset(const Config& config, const std::string& split) {
   }
   CheckNotEmpty(dataset, path, split);
   return dataset;
+}
+
+std::vector<std::pair<std::string, std::vector<std::string>>> LoadSplits(const std::string& path) {
+  const Pickle pickle = Pickle::Load(path);
+  const PickleValue splits = pickle.root().Find("split");
+  std::vector<std::pair<std::string, std::vector<std::string>>> all;
+  if (!splits.is(PickleKind::kDict)) return all;
+  for (size_t i = 0; i < splits.size(); ++i) {
+    const std::string name(splits.key(i).AsString(path + ": name of a split"));
+    all.emplace_back(name, ReadSplit(pickle.root(), name, path));
+  }
+  return all;
 }
 
 }  // namespace kinefit

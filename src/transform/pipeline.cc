@@ -1,10 +1,10 @@
 #include "transform/pipeline.h"
 
 #include <algorithm>
-#include <cmath>
 #include <opencv2/core.hpp>
 #include <string>
 
+#include "dataset/frames.h"
 #include "files/error.h"
 #include "transform/color_jitter.h"
 #include "transform/compact.h"
@@ -15,7 +15,6 @@
 #include "transform/resample.h"
 #include "transform/resize.h"
 #include "transform/sample_frames.h"
-#include "video/reader.h"
 
 namespace kinefit {
 namespace {
@@ -61,24 +60,19 @@ Plan DrawPlan(const Sample& sample, const Config& config, Phase phase, int64_t c
 
 // The distinct frames that the clips need, and which of them each place of a clip takes.
 struct DecodedFrames {
-  std::vector<cv::Mat> frames;
-  std::vector<size_t> index;  // [clips * T_rgb] into `frames`
+  ClipFrames clip;
+  std::vector<size_t> index;  // [clips * T_rgb] into `clip.frames`
 };
 
 DecodedFrames Decode(const Sample& sample, const std::vector<int64_t>& numbers) {
   std::vector<int64_t> distinct = numbers;
-  // The last frame is always asked for, so that a video that is too short is always found out.
-  distinct.push_back(sample.total_frames - 1);
   std::sort(distinct.begin(), distinct.end());
   distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
   DecodedFrames decoded;
-  decoded.frames = DecodeFrames(sample.video, distinct);
+  decoded.clip = ReadFrames(sample, distinct);
   for (const int64_t number : numbers) {
     decoded.index.push_back(static_cast<size_t>(
         std::lower_bound(distinct.begin(), distinct.end(), number) - distinct.begin()));
-  }
-  if (std::find(numbers.begin(), numbers.end(), distinct.back()) == numbers.end()) {
-    decoded.frames.pop_back();
   }
   return decoded;
 }
@@ -129,10 +123,11 @@ void WriteImages(const DecodedFrames& decoded, const cv::Rect& box, const Plan& 
   const int64_t length = shapes.imgs[2];
   const int64_t clip_size = 3 * length * plane;
   const bool mirrored = shapes.clips > plan.clips;
-  Resampler resampler = MakeResampler(decoded.frames.front().size(), box, plan, data);
+  const std::vector<cv::Mat>& frames = decoded.clip.frames;
+  Resampler resampler = MakeResampler(frames.front().size(), box, plan, data);
   PlanarImage image;
-  for (size_t i = 0; i < decoded.frames.size(); ++i) {
-    resampler.Run(decoded.frames[i], &image);
+  for (size_t i = 0; i < frames.size(); ++i) {
+    resampler.Run(frames[i], &image);
     if (plan.augment && data.color_jitter.enabled) ApplyColorJitter(plan.jitter, &image);
     for (size_t place = 0; place < decoded.index.size(); ++place) {
       if (decoded.index[place] != i) continue;
@@ -193,19 +188,6 @@ void CheckSample(const Sample& sample, const Config& config) {
   }
 }
 
-// Joints taken from another picture (cropped, rotated, another video) would be drawn where nobody
-// is. Rounding when a video is scaled is allowed for.
-void CheckAspect(const cv::Size& annotated, const cv::Size& shown) {
-  constexpr double kAllowed = 0.02;
-  const double ratio = static_cast<double>(annotated.width) * shown.height /
-                       (static_cast<double>(annotated.height) * shown.width);
-  if (std::abs(ratio - 1) <= kAllowed) return;
-  throw Error("the joints refer to an image of " + std::to_string(annotated.width) + "x" +
-                  std::to_string(annotated.height) + " (img_shape), the video shows " +
-                  std::to_string(shown.width) + "x" + std::to_string(shown.height),
-              "", "annotate this very video, or correct img_shape (height, width)");
-}
-
 void RunChecked(const Sample& sample, const Config& config, Phase phase, int64_t clips, bool flip,
                 RandomStream& random, float* imgs, float* heatmaps) {
   CheckSample(sample, config);
@@ -218,7 +200,7 @@ void RunChecked(const Sample& sample, const Config& config, Phase phase, int64_t
   DecodedFrames decoded;
   if (config.model.has_rgb()) {
     decoded = Decode(sample, plan.rgb_frames);
-    const cv::Size shown = decoded.frames.front().size();
+    const cv::Size shown = decoded.clip.image;
     CheckAspect(image, shown);
     if (shown != image) ResizeJoints(&pose, image, shown);
     image = shown;
@@ -229,7 +211,9 @@ void RunChecked(const Sample& sample, const Config& config, Phase phase, int64_t
                      {data.compact_padding, data.compact_threshold, data.compact_hw_ratio,
                       data.compact_allow_imgpad});
   }
-  if (config.model.has_rgb()) WriteImages(decoded, box, plan, data, shapes, imgs);
+  if (config.model.has_rgb()) {
+    WriteImages(decoded, decoded.clip.InFrames(box), plan, data, shapes, imgs);
+  }
   if (config.model.has_pose()) {
     const std::vector<int64_t> mirror =
         MirrorOrder(pose.joints, data.left_joints, data.right_joints);
