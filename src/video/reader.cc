@@ -452,6 +452,28 @@ VideoInfo ProbeVideo(const std::string& path) {
 
 namespace {
 
+std::vector<int64_t> Distinct(const std::string& path, std::vector<int64_t> numbers) {
+  std::sort(numbers.begin(), numbers.end());
+  numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
+  if (!numbers.empty() && numbers.front() < 0) {
+    throw Error("frame numbers start at 0", path + ", frame " + std::to_string(numbers.front()));
+  }
+  return numbers;
+}
+
+// A frame of `distinct` for each of `numbers`.
+std::vector<cv::Mat> InOrder(const std::vector<int64_t>& numbers,
+                             const std::vector<int64_t>& distinct,
+                             const std::vector<cv::Mat>& decoded) {
+  std::vector<cv::Mat> frames;
+  frames.reserve(numbers.size());
+  for (const int64_t number : numbers) {
+    const auto place = std::lower_bound(distinct.begin(), distinct.end(), number);
+    frames.push_back(decoded[static_cast<size_t>(place - distinct.begin())]);
+  }
+  return frames;
+}
+
 // PickFrames() of a decoder of its own. Whatever is wrong with the video is found out, and told
 // with the frame's number, by decoding it from the beginning.
 std::vector<cv::Mat> TryPicking(const std::string& path, const std::vector<int64_t>& wanted,
@@ -482,23 +504,18 @@ std::vector<cv::Mat> DecodeFromStart(const std::string& path, const std::vector<
 
 std::vector<cv::Mat> DecodeFrames(const std::string& path, const std::vector<int64_t>& numbers,
                                   int64_t least_frames) {
-  std::vector<int64_t> wanted = numbers;
-  std::sort(wanted.begin(), wanted.end());
-  wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
-  if (!wanted.empty() && wanted.front() < 0) {
-    throw Error("frame numbers start at 0", path + ", frame " + std::to_string(wanted.front()));
-  }
+  const std::vector<int64_t> wanted = Distinct(path, numbers);
   std::vector<cv::Mat> decoded;
   if (!wanted.empty()) decoded = TryPicking(path, wanted, least_frames);
   if (decoded.empty()) decoded = DecodeFromStart(path, wanted, least_frames);
+  return InOrder(numbers, wanted, decoded);
+}
 
-  std::vector<cv::Mat> frames;
-  frames.reserve(numbers.size());
-  for (const int64_t number : numbers) {
-    const auto place = std::lower_bound(wanted.begin(), wanted.end(), number) - wanted.begin();
-    frames.push_back(decoded[static_cast<size_t>(place)]);
-  }
-  return frames;
+std::vector<cv::Mat> DecodeFramesFromStart(const std::string& path,
+                                           const std::vector<int64_t>& numbers,
+                                           int64_t least_frames) {
+  const std::vector<int64_t> wanted = Distinct(path, numbers);
+  return InOrder(numbers, wanted, DecodeFromStart(path, wanted, least_frames));
 }
 
 void VisitFrames(const std::string& path, int64_t first, int64_t count,

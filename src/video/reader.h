@@ -32,6 +32,12 @@ VideoInfo ProbeVideo(const std::string& path);
 std::vector<cv::Mat> DecodeFrames(const std::string& path, const std::vector<int64_t>& numbers,
                                   int64_t least_frames = 0);
 
+// The same, but every frame up to the last wanted one is decoded, whatever the file: what
+// DecodeFrames falls back to, and is tested and timed against.
+std::vector<cv::Mat> DecodeFramesFromStart(const std::string& path,
+                                           const std::vector<int64_t>& numbers,
+                                           int64_t least_frames = 0);
+
 // Decodes frames first .. first + count - 1, as DecodeFrames numbers and makes them, and calls
 // `visit` with each in order. Only one is held at a time. Throws Error as DecodeFrames does.
 void VisitFrames(const std::string& path, int64_t first, int64_t count,
