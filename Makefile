@@ -1,6 +1,6 @@
 # make build   ./build/kinefit            make test    build and run the tests
 # make demo    the whole job on the built-in set (under 8 minutes on two cores after the build)
-# make soak    the long tests             make bench   planning times
+# make soak    the long tests             make bench   planning and loading times
 # make asan | tsan | ubsan                the tests under a sanitizer
 # make fuzz                               each reader for FUZZ_SECONDS (60) on one core
 # make check   structure, registration     make tidy    clang-format and clang-tidy
@@ -30,6 +30,7 @@ soak:
 	@cd $(BUILD)-soak && ctest --output-on-failure -L slow
 
 bench: build
+	@ninja -C $(BUILD) loader_bench
 	@scripts/bench.sh
 
 check:

@@ -153,12 +153,15 @@ TEST(ParityModelTest, TrainingModeGradientsAndRunningStatistics) {
 }
 
 // The trainer's own step: forward, loss, backward, clipping, SGD with momentum and weight decay.
-TEST(ParityModelTest, SixSgdSteps) {
-  SKIP_WITHOUT_FIXTURES();
+// All six steps with LibTorch's kernels, the reference's own. Stages in oneDNN's layout round in
+// another order, and once a ReLU has decided otherwise (here in the fourth step) this tiny network
+// goes its own way: of those, the steps before.
+void FollowSgdSteps(const std::string& recompute, int64_t steps) {
   const Arrays io("rgbpose_tiny_io.npz");
   const Arrays sgd("rgbpose_tiny_sgd6.npz");
   const auto network = TinyNetwork("rgbpose_tiny.pth");
   network->Train(true);
+  network->SetRecompute(ParseRecompute(recompute, network->Segments(), ""));
   Config config;
   config.model = TinyConfig();
   config.train.batch_size = 3;
@@ -167,7 +170,7 @@ TEST(ParityModelTest, SixSgdSteps) {
   config.train.optimizer.clip_norm = 4;
   const auto optimizer = MakeOptimizer(config.train.optimizer, network->parameters());
   TrainStep step(*network, config, *optimizer, nullptr);
-  for (int64_t i = 0; i < 6; ++i) {
+  for (int64_t i = 0; i < steps; ++i) {
     const at::Tensor order = sgd["order"][i];
     bool given = false;
     const StepResult result = step.Run(i, 0.02, [&](Batch* batch) {
@@ -182,6 +185,7 @@ TEST(ParityModelTest, SixSgdSteps) {
     EXPECT_NEAR(result.loss / sgd["loss"][i].item<double>(), 1, 1e-3) << i;
     EXPECT_NEAR(result.grad_norm / sgd["grad_norm"][i].item<double>(), 1, 1e-3) << i;
   }
+  if (steps < 6) return;
   for (const auto& [name, tensor] : network->StateDict()) {
     if (tensor.scalar_type() == at::kLong) {
       EXPECT_TRUE(at::equal(tensor, sgd["final/" + name])) << name;
@@ -189,6 +193,17 @@ TEST(ParityModelTest, SixSgdSteps) {
       EXPECT_LT(RelativeError(tensor, sgd["final/" + name]), 1e-3) << name;
     }
   }
+}
+
+TEST(ParityModelTest, SixSgdSteps) {
+  SKIP_WITHOUT_FIXTURES();
+  FollowSgdSteps("none", 6);
+}
+
+TEST(ParityModelTest, SgdStepsInOneDnnsLayout) {
+  SKIP_WITHOUT_FIXTURES();
+  FollowSgdSteps("lean", 3);
+  FollowSgdSteps("full", 3);
 }
 
 }  // namespace

@@ -22,14 +22,13 @@ cv::Rect ClipFrames::InFrames(const cv::Rect& box) const {
 
 ClipFrames ReadFrames(const Sample& sample, const std::vector<int64_t>& numbers) {
   if (sample.store) return sample.store->ReadFrames(sample.store_entry, numbers);
-  std::vector<int64_t> wanted = numbers;
-  wanted.push_back(sample.total_frames - 1);  // finds out that a video is too short
-  for (int64_t& number : wanted) number += sample.first_frame;
+  std::vector<int64_t> in_video = numbers;
+  for (int64_t& number : in_video) number += sample.first_frame;
   ClipFrames clip;
-  clip.frames = DecodeFrames(sample.video, wanted);
-  clip.image = clip.frames.back().size();
+  clip.frames = DecodeFrames(sample.video, in_video, sample.first_frame + sample.total_frames);
+  if (clip.frames.empty()) return clip;
+  clip.image = clip.frames.front().size();
   clip.window = cv::Rect({0, 0}, clip.image);
-  clip.frames.pop_back();
   return clip;
 }
 

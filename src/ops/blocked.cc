@@ -219,14 +219,17 @@ int64_t ChannelBlock() {
   return block;
 }
 
+// The same networks on every processor: channels that make whole blocks of either size.
+constexpr int64_t kWhole = 16;
+
 bool CanBlock(const at::Tensor& x, const std::vector<const ConvNorm*>& layers) {
   const int64_t block = ChannelBlock();
   if (block == 0 || x.scalar_type() != at::kFloat || !RunsCpuLoops(x)) return false;
-  if (x.numel() == 0 || x.size(1) % block != 0) return false;
+  if (x.numel() == 0 || x.size(1) % kWhole != 0) return false;
   for (const ConvNorm* layer : layers) {
     const at::Tensor& w = layer->weight;
     if (layer->geometry.transposed || w.scalar_type() != at::kFloat || !w.is_contiguous() ||
-        w.size(0) % block != 0 || w.size(1) % block != 0) {
+        w.size(0) % kWhole != 0 || w.size(1) % kWhole != 0) {
       return false;
     }
   }

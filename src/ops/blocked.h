@@ -21,7 +21,8 @@ int64_t ChannelBlock();
 
 // Whether `x` is such a tensor: six dimensions where features have five.
 inline bool IsBlocked(const at::Tensor& x) { return x.dim() == 6; }
-// Whether a chain of convolutions that starts at x [N, C, T, H, W] can be computed so.
+// Whether a chain of convolutions that starts at x [N, C, T, H, W] can be computed so: all channels
+// in multiples of 16.
 bool CanBlock(const at::Tensor& x, const std::vector<const ConvNorm*>& layers);
 
 at::Tensor ToBlocked(const at::Tensor& x);    // of [N, C, T, H, W]

@@ -171,7 +171,7 @@ TEST(Normalizer, ReadsBackEveryLevel) {
                                            static_cast<uint8_t>(i ^ 85)};
   }
   std::vector<float> planes(3 * 256);
-  normalizer.Write(frame, 256, planes.data());
+  normalizer.Write(PlanarImage::Of(frame), 256, planes.data());
   const cv::Mat back = normalizer.Read(planes.data(), 256, frame.size());
   EXPECT_EQ(cv::norm(frame, back, cv::NORM_INF), 0);
 }

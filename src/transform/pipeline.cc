@@ -12,6 +12,7 @@
 #include "transform/heatmap.h"
 #include "transform/normalize.h"
 #include "transform/random_resized_crop.h"
+#include "transform/resample.h"
 #include "transform/resize.h"
 #include "transform/sample_frames.h"
 
@@ -76,17 +77,28 @@ DecodedFrames Decode(const Sample& sample, const std::vector<int64_t>& numbers) 
   return decoded;
 }
 
-cv::Mat TransformFrame(const cv::Mat& frame, const cv::Rect& box, const Plan& plan,
-                       const DataConfig& data) {
-  const int test_side = static_cast<int>(data.test_size);
-  if (!plan.augment) return ResizeFrame(CropPadded(frame, box), {test_side, test_side});
-  const int side = static_cast<int>(data.resize);
-  const int crop_side = static_cast<int>(data.crop);
-  cv::Mat result = ResizeFrame(CropPadded(frame, box), {side, side});
-  result = ResizeFrame(result(plan.crop), {crop_side, crop_side});
-  if (plan.flip) result = FlipFrame(result);
-  if (data.color_jitter.enabled) result = ApplyColorJitter(result, plan.jitter);
-  return result;
+// One axis of a frame's way to the network: cut out, resized, and in training cropped, resized
+// again and perhaps mirrored.
+AxisMap FrameAxis(int begin, int size, int crop_begin, int crop_size, const Plan& plan,
+                  const DataConfig& data) {
+  AxisMap axis(begin, size);
+  axis.Resize(static_cast<int>(plan.augment ? data.resize : data.test_size));
+  if (plan.augment) {
+    axis.Crop(crop_begin, crop_size);
+    axis.Resize(static_cast<int>(data.crop));
+  }
+  return axis;
+}
+
+Resampler MakeResampler(cv::Size frame, const cv::Rect& box, const Plan& plan,
+                        const DataConfig& data) {
+  CheckBoxSize(box);
+  AxisMap x = FrameAxis(box.x, box.width, plan.crop.x, plan.crop.width, plan, data);
+  AxisMap y = FrameAxis(box.y, box.height, plan.crop.y, plan.crop.height, plan, data);
+  if (plan.flip) x.Mirror();
+  x.Clip(frame.width);
+  y.Clip(frame.height);
+  return Resampler(x, y);
 }
 
 void TransformJoints(const cv::Rect& box, const Plan& plan, const DataConfig& data,
@@ -111,15 +123,19 @@ void WriteImages(const DecodedFrames& decoded, const cv::Rect& box, const Plan& 
   const int64_t length = shapes.imgs[2];
   const int64_t clip_size = 3 * length * plane;
   const bool mirrored = shapes.clips > plan.clips;
-  for (size_t i = 0; i < decoded.clip.frames.size(); ++i) {
-    const cv::Mat frame = TransformFrame(decoded.clip.frames[i], box, plan, data);
-    const cv::Mat mirror = mirrored ? FlipFrame(frame) : cv::Mat();
+  const std::vector<cv::Mat>& frames = decoded.clip.frames;
+  Resampler resampler = MakeResampler(frames.front().size(), box, plan, data);
+  PlanarImage image;
+  for (size_t i = 0; i < frames.size(); ++i) {
+    resampler.Run(frames[i], &image);
+    if (plan.augment && data.color_jitter.enabled) ApplyColorJitter(plan.jitter, &image);
     for (size_t place = 0; place < decoded.index.size(); ++place) {
       if (decoded.index[place] != i) continue;
       const int64_t clip = static_cast<int64_t>(place) / length;
       float* out = imgs + clip * clip_size + (static_cast<int64_t>(place) % length) * plane;
-      normalizer.Write(frame, length * plane, out);
-      if (mirrored) normalizer.Write(mirror, length * plane, out + plan.clips * clip_size);
+      normalizer.Write(image, length * plane, out);
+      if (!mirrored) continue;
+      normalizer.WriteMirrored(image, length * plane, out + plan.clips * clip_size);
     }
   }
 }
