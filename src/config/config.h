@@ -132,10 +132,11 @@ struct DataConfig {
   std::array<double, 3> mean = {123.675, 116.28, 103.53};
   std::array<double, 3> std = {58.395, 57.12, 57.375};
 
-  int64_t repeat = 1;           // RepeatDataset: the training split this many times an epoch
-  int64_t workers = 2;          // decoding threads
-  int64_t prefetch = 2;         // finished batches kept ahead
-  double max_bad_share = 0.01;  // unreadable clips of an epoch beyond this share stop the run
+  int64_t repeat = 1;                // RepeatDataset: the training split this many times an epoch
+  std::string sampling = "shuffle";  // "shuffle", "balanced": as many places for every class
+  int64_t workers = 2;               // decoding threads
+  int64_t prefetch = 2;              // finished batches kept ahead
+  double max_bad_share = 0.01;       // unreadable clips of an epoch beyond this share stop the run
 };
 
 struct OptimizerConfig {

@@ -253,6 +253,8 @@ void AddTransforms(const ConfigLines<DataConfig>& add) {
   add("mean", &D::mean, Between(-1e6, 1e6), "subtracted from red, green, blue (0 to 255)");
   add("std", &D::std, AboveUpTo(0, 1e6), "red, green, blue are divided by this");
   add("repeat", &D::repeat, Between(1, 100000), "times an epoch goes through the training split");
+  add("sampling", &D::sampling, OneOf({"shuffle", "balanced"}),
+      "training: every sample as often, or every class (rare ones repeat)");
   add("workers", &D::workers, Between(1, 256), "decoding threads");
   add("prefetch", &D::prefetch, Between(1, 256), "finished batches kept ahead", "batches");
   add("max_bad_share", &D::max_bad_share, Between(0, 1),
