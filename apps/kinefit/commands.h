@@ -1,6 +1,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,10 @@ namespace kinefit {
 constexpr int kExitOk = 0;
 constexpr int kExitFailed = 1;
 constexpr int kExitBadInput = 2;
+
+// Tells of what the program ends with on standard error, in `*reason` (may be null) in one line,
+// and returns the exit code for it.
+int ReportException(const std::exception_ptr& exception, std::string* reason = nullptr);
 
 // Each adds one subcommand to `app`; when the command line names it, its callback runs it and
 // stores the exit code in `*exit_code`. Errors are thrown and reported by main.

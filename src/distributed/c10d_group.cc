@@ -50,10 +50,12 @@ Store Connect(const RankEnvironment& environment, bool serve, milliseconds timeo
   }
 }
 
-// All ranks have come, or an Error that names who has not.
-void AwaitAll(const RankEnvironment& environment, const Store& store, milliseconds timeout) {
+// All ranks have come, or an Error that names who has not. Returns who they are.
+std::vector<std::string> AwaitAll(const RankEnvironment& environment, const Store& store,
+                                  milliseconds timeout) {
   const auto key = [](int64_t rank) { return "here/" + std::to_string(rank); };
-  const std::string self = HostName();
+  const std::string self = WhoAmI();
+  std::vector<std::string> who;
   store->set(key(environment.rank), {self.begin(), self.end()});
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   for (int64_t rank = 0; rank < environment.world; ++rank) {
@@ -72,7 +74,10 @@ void AwaitAll(const RankEnvironment& environment, const Store& store, millisecon
                       std::to_string(timeout.count() / 1000) + " s",
                   "", "see in their logs why; distributed.timeout sets how long to wait");
     }
+    const std::vector<uint8_t> bytes = store->get(key(rank));
+    who.emplace_back(bytes.begin(), bytes.end());
   }
+  return who;
 }
 
 // The address of this machine from which the meeting place is reached: that the other ranks can
@@ -127,8 +132,8 @@ C10dGroup::C10dGroup(const RankEnvironment& environment, const GroupOptions& opt
   const milliseconds timeout(static_cast<int64_t>(options.timeout * 1000));
   const bool serve = environment.rank == 0 && !environment.store_is_served;
   store_ = Connect(environment, serve, timeout);
-  AwaitAll(environment, store_, timeout);
-  watch_ = std::make_unique<Watch>(environment, Connect(environment, false, timeout), timeout,
+  const std::vector<std::string> who = AwaitAll(environment, store_, timeout);
+  watch_ = std::make_unique<Watch>(environment, who, Connect(environment, false, timeout), timeout,
                                    options.end_process);
   const int rank = static_cast<int>(environment.rank);
   const int world = static_cast<int>(environment.world);
@@ -163,21 +168,21 @@ void C10dGroup::Broadcast(const std::vector<at::Tensor>& tensors, int64_t from) 
     for (const at::Tensor& tensor : tensors) {
       if (tensor.numel() == 0) continue;
       // Through the CPU, whatever the device: this is for the beginning and the end of epochs.
+      const at::NoGradGuard no_grad;
       std::vector<at::Tensor> one = {tensor.detach().cpu().contiguous()};
       control_->broadcast(one, options)->wait();
-      if (rank() == from) continue;
-      const at::NoGradGuard no_grad;
-      tensor.detach().copy_(one[0]);
+      if (rank() != from && !one[0].is_alias_of(tensor)) tensor.detach().copy_(one[0]);
     }
   });
 }
 
 std::string C10dGroup::Share(const std::string& bytes, int64_t from) {
-  at::Tensor length = at::full({1}, static_cast<int64_t>(bytes.size()), at::kLong);
-  Broadcast({length}, from);
+  // Tensors of others' memory only: this is also called when memory is short.
+  auto length = static_cast<int64_t>(bytes.size());
+  Broadcast({at::from_blob(&length, {1}, at::kLong)}, from);
   std::string result = rank() == from ? bytes : std::string();
-  result.resize(static_cast<size_t>(length.item<int64_t>()));
-  Broadcast({at::from_blob(result.data(), {length.item<int64_t>()}, at::kByte)}, from);
+  result.resize(static_cast<size_t>(length));
+  Broadcast({at::from_blob(result.data(), {length}, at::kByte)}, from);
   return result;
 }
 
@@ -197,8 +202,9 @@ std::unique_ptr<StepExchange> C10dGroup::MakeStepExchange(const std::vector<at::
 
 void C10dGroup::Leave() {
   // Everybody is done before anybody takes a connection away.
-  at::Tensor nothing = at::zeros({1}, at::kDouble);
-  Sum(nothing);
+  double nothing = 0;
+  at::Tensor values = at::from_blob(&nothing, {1}, at::kDouble);
+  Sum(values);
   watch_->Leave();
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "distributed/group.h"
+#include "distributed/heartbeat.h"
 #include "distributed/watch.h"
 
 namespace kinefit {
@@ -23,7 +24,10 @@ class C10dGroup : public Group {
   std::unique_ptr<StepExchange> MakeStepExchange(const std::vector<at::Tensor>& parameters,
                                                  const std::vector<size_t>& order,
                                                  const ExchangeOptions& options) override;
-  void Tell(int64_t step, const std::string& doing) override { watch_->Tell(step, doing); }
+  void Tell(int64_t step, RankPhase phase) override {
+    Group::Tell(step, phase);
+    watch_->Tell(step, NameOf(phase));
+  }
   void Fail(const std::string& reason) override { watch_->Fail(reason); }
   void Leave() override;
 
@@ -33,6 +37,7 @@ class C10dGroup : public Group {
   // Runs what communicates; if that throws, a rank is lost, and so is this process.
   template <typename Run>
   void Guarded(const Run& run) {
+    const WaitingForRanks waiting;
     watch_->TellWaiting(true);
     try {
       run();

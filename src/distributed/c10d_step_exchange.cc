@@ -66,12 +66,13 @@ class C10dStepExchange : public StepExchange {
     *norm = Data()[kNorm];
   }
 
-  void Fail() override {
+  std::vector<int64_t> Fail() override {
     group_.Guarded([&] { buckets_.SendRest(/*zeros=*/true); });
     Clear();
     Data()[kScalars + static_cast<size_t>(group_.rank())] = 1;
     Send();
     buckets_.Abandon();
+    return Failed();
   }
 
   void Abandon() override { buckets_.Begin(); }
@@ -95,11 +96,16 @@ class C10dStepExchange : public StepExchange {
   void Clear() { std::fill_n(Data(), message_.numel(), 0.0); }
   void Send() { group_.Sum(message_); }
 
-  void ThrowIfCalledOff(bool owing) {
+  std::vector<int64_t> Failed() {
     std::vector<int64_t> failed;
     for (size_t r = 0; r < world_; ++r) {
       if (Data()[kScalars + r] > 0) failed.push_back(static_cast<int64_t>(r));
     }
+    return failed;
+  }
+
+  void ThrowIfCalledOff(bool owing) {
+    const std::vector<int64_t> failed = Failed();
     if (failed.empty()) return;
     if (owing) group_.Guarded([&] { buckets_.SendRest(/*zeros=*/true); });
     buckets_.Abandon();

@@ -53,10 +53,11 @@ class SumHook : public c10d::CommHookInterface {
 
 size_t BytesOf(const at::Tensor& tensor) { return tensor.numel() * tensor.element_size(); }
 
-// Indices of the parameters by bucket, each up to `bucket_bytes`; of one type each. The first is
-// smaller, so that sending begins early.
-std::vector<std::vector<size_t>> Assign(const std::vector<at::Tensor>& parameters,
-                                        const std::vector<size_t>& order, double bucket_bytes) {
+}  // namespace
+
+std::vector<std::vector<size_t>> AssignBuckets(const std::vector<at::Tensor>& parameters,
+                                               const std::vector<size_t>& order,
+                                               double bucket_bytes) {
   std::vector<std::vector<size_t>> buckets;
   double filled = 0;
   double limit = std::min<double>(bucket_bytes, c10d::kDefaultFirstBucketBytes);
@@ -74,8 +75,6 @@ std::vector<std::vector<size_t>> Assign(const std::vector<at::Tensor>& parameter
   }
   return buckets;
 }
-
-}  // namespace
 
 // The Reducer, which keeps its state from its users but not from those that derive from it.
 class GradientBuckets::Buckets : public c10d::Reducer {
@@ -142,19 +141,21 @@ GradientBuckets::GradientBuckets(const std::vector<at::Tensor>& parameters,
                                  const std::vector<size_t>& order, double bucket_bytes,
                                  ProcessGroup group)
     : used_(parameters.size(), 0),
-      buckets_(std::make_unique<Buckets>(parameters, Assign(parameters, order, bucket_bytes),
+      buckets_(std::make_unique<Buckets>(parameters, AssignBuckets(parameters, order, bucket_bytes),
                                          bucket_bytes, group)) {}
 
 GradientBuckets::~GradientBuckets() = default;
 
 void GradientBuckets::Begin() {
   buckets_->Forget();
+  settled_ = false;
   used_.assign(used_.size(), 0);
 }
 
 void GradientBuckets::Expect() { buckets_->prepare_for_backward({}); }
 
 void GradientBuckets::SendRest(bool zeros) {
+  if (settled_) return;
   const at::NoGradGuard no_grad;
   const size_t sent = buckets_->sent();
   for (size_t b = 0; b < buckets_->count(); ++b) {
@@ -186,11 +187,13 @@ void GradientBuckets::Await() {
     });
   }
   buckets_->Forget();
+  settled_ = true;
 }
 
 void GradientBuckets::Abandon() {
   buckets_->AwaitQuietly();
   buckets_->Forget();
+  settled_ = true;
 }
 
 int64_t GradientBuckets::bytes() const { return buckets_->bytes(); }

@@ -10,6 +10,12 @@
 
 namespace kinefit {
 
+// Indices of the parameters by bucket, in the given order, a bucket being full at `bucket_bytes`;
+// of one type each. The first is smaller, so that sending begins early.
+std::vector<std::vector<size_t>> AssignBuckets(const std::vector<at::Tensor>& parameters,
+                                               const std::vector<size_t>& order,
+                                               double bucket_bytes);
+
 // The parameters' gradients in buckets (c10d::Reducer) that are summed over ranks one after the
 // other, each as soon as the backward pass has filled it. The gradients then are views of the
 // buckets, so they take no memory twice. Unlike in the Reducer alone, a rank may bring its buckets
@@ -45,6 +51,7 @@ class GradientBuckets {
  private:
   class Buckets;
   std::vector<char> used_;
+  bool settled_ = true;  // nothing is owed to the others in this step
   std::unique_ptr<Buckets> buckets_;
 };
 

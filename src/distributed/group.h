@@ -5,13 +5,21 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "distributed/environment.h"
+#include "distributed/heartbeat.h"
 #include "distributed/step_exchange.h"
 
 namespace kinefit {
+
+// Thrown on every rank when one of them was asked to stop (a signal) in the middle of common work.
+class StopAsked : public std::runtime_error {
+ public:
+  StopAsked() : std::runtime_error("stopped by a signal") {}
+};
 
 // The processes ("ranks") of one run, seen from one of them. All ranks must make the same calls in
 // the same order; a call returns when all have made it. None returns if a rank is lost: the process
@@ -39,9 +47,9 @@ class Group {
                                                          const std::vector<size_t>& order,
                                                          const ExchangeOptions& options) = 0;
 
-  // What this rank is at, for the message if it is the one that fails: "training", and the
-  // optimizer step.
-  virtual void Tell(int64_t /*step*/, const std::string& /*doing*/) {}
+  // What this rank is at, for whoever watches it (also a launcher of one rank): optimizer steps
+  // done, and what it does.
+  virtual void Tell(int64_t step, RankPhase phase) { Heartbeat::Own().Beat(step, phase); }
   // This rank cannot go on: tells the others why, and returns when they know or cannot be told.
   virtual void Fail(const std::string& /*reason*/) {}
   // The regular end of this rank's part: waits for the others' (as long as the time-out allows).

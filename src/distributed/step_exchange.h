@@ -71,8 +71,9 @@ class StepExchange {
   virtual void AddUp(StepTotals* totals) = 0;
   // `*norm` becomes rank 0's, so that all decide the same. Throws StepCalledOff.
   virtual void Ready(double* norm) = 0;
-  // This rank's step failed: tells the others, and leaves nothing in flight.
-  virtual void Fail() = 0;
+  // This rank's step failed: tells the others, and leaves nothing in flight. Returns all ranks
+  // that failed in it, as StepCalledOff has them.
+  virtual std::vector<int64_t> Fail() = 0;
   // After any other exception: forgets the step without a word to the others.
   virtual void Abandon() = 0;
   // Bytes of the buckets, for those who count memory.

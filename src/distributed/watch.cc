@@ -38,13 +38,14 @@ bool MeansTimeOut(const std::string& error) {
 
 }  // namespace
 
-std::string HostName() {
+std::string WhoAmI() {
   char name[256] = {};
-  return gethostname(name, sizeof(name) - 1) == 0 ? name : "unknown host";
+  const bool named = gethostname(name, sizeof(name) - 1) == 0;
+  return "process " + std::to_string(getpid()) + " on " + (named ? name : "unknown host");
 }
 
-Watch::Watch(const RankEnvironment& environment, Store store, milliseconds timeout,
-             std::function<void(const std::string&)> end_process)
+Watch::Watch(const RankEnvironment& environment, const std::vector<std::string>& who, Store store,
+             milliseconds timeout, std::function<void(const std::string&)> end_process)
     : rank_(environment.rank),
       world_(environment.world),
       served_(environment.store_is_served),
@@ -58,7 +59,7 @@ Watch::Watch(const RankEnvironment& environment, Store store, milliseconds timeo
       signs_(static_cast<size_t>(environment.world)) {
   for (size_t r = 0; r < signs_.size(); ++r) {
     signs_[r].changed = Clock::now();
-    signs_[r].who = "rank " + std::to_string(r);
+    signs_[r].who = "rank " + std::to_string(r) + " (" + who.at(r) + ")";
   }
   WriteSign();
   thread_ = std::thread([this] { Run(); });
@@ -88,8 +89,7 @@ void Watch::WriteSign() {
   std::ostringstream text;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    text << ++count_ << ' ' << step_ << ' ' << waiting_ << ' ' << getpid() << ' ' << HostName()
-         << ' ' << doing_;
+    text << ++count_ << ' ' << step_ << ' ' << waiting_ << ' ' << doing_;
   }
   store_->set(SignKey(rank_), Bytes(text.str()));
 }
@@ -104,11 +104,8 @@ void Watch::ReadSigns() {
     sign.text = text;
     sign.changed = Clock::now();
     std::istringstream in(text);
-    std::string pid;
-    std::string host;
-    in >> sign.count >> sign.step >> sign.waiting >> pid >> host >> std::ws;
+    in >> sign.count >> sign.step >> sign.waiting >> std::ws;
     std::getline(in, sign.doing);
-    sign.who = "rank " + std::to_string(r) + " (process " + pid + " on " + host + ")";
   }
 }
 
@@ -199,9 +196,6 @@ void Watch::Fail(const std::string& reason) {
       Sign self = signs_[static_cast<size_t>(rank_)];
       self.step = step_;
       self.doing = "";
-      if (self.text.empty()) {
-        self.who += " (process " + std::to_string(getpid()) + " on " + HostName() + ")";
-      }
       who = Describe(self);
     }
     Declare(who + ": " + reason);

@@ -22,9 +22,10 @@ namespace kinefit {
 // that it has failed or has given no sign for the time-out.
 class Watch {
  public:
-  // `store` is this object's own connection. `end_process` must not return.
-  Watch(const RankEnvironment& environment, Store store, std::chrono::milliseconds timeout,
-        std::function<void(const std::string&)> end_process);
+  // `who` each rank is, for messages: "process 4242 on host". `store` is this object's own
+  // connection. `end_process` must not return.
+  Watch(const RankEnvironment& environment, const std::vector<std::string>& who, Store store,
+        std::chrono::milliseconds timeout, std::function<void(const std::string&)> end_process);
   ~Watch();
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
@@ -87,7 +88,7 @@ class Watch {
   std::thread thread_;
 };
 
-// "host.domain": this machine's name.
-std::string HostName();
+// "process 4242 on host": this process.
+std::string WhoAmI();
 
 }  // namespace kinefit
