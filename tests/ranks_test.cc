@@ -195,7 +195,7 @@ TEST_F(Distributed, EvaluatesAsOneProcessDoes) {
   for (const Outcome& outcome : outcomes) ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
   EXPECT_EQ(ReadText(scratch_ / "three/summary.json"), ReadText(scratch_ / "one/summary.json"));
   EXPECT_EQ(ReadText(scratch_ / "three/confusion.csv"), ReadText(scratch_ / "one/confusion.csv"));
-  EXPECT_EQ(ReadText(scratch_ / "three/scores.npz"), ReadText(scratch_ / "one/scores.npz"));
+  EXPECT_EQ(ReadText(scratch_ / "three/per_sample.csv"), ReadText(scratch_ / "one/per_sample.csv"));
 }
 
 // Validation, averaged weights and the best checkpoint, and without SyncBN.

@@ -151,7 +151,10 @@ void Watch::Run() {
       WriteSign();
       ReadSigns();
       failed = ReadFailure(&reason);
-      if (failed) Hear();
+      if (failed) {
+        Hear();
+        if (HoldsStore()) AwaitHearing();
+      }
     } catch (const std::exception&) {
       lock.lock();
       store_lost_ = true;
@@ -181,7 +184,8 @@ void Watch::Run() {
   EndBecauseOf(Blame("the store is lost"));
 }
 
-// Whoever says that it failed stays until the others have heard of it.
+// Whoever says that it failed, and whoever holds the store, which ends with it, stays until the
+// others have heard of it.
 void Watch::Hear() {
   if (!heard_.exchange(true)) store_->add("heard", 1);
 }
@@ -199,13 +203,17 @@ void Watch::Fail(const std::string& reason) {
       who = Describe(self);
     }
     Declare(who + ": " + reason);
-    // Whoever holds the store must not go before the others have read it.
-    const Clock::time_point begin = Clock::now();
-    while (store_->add("heard", 0) < world_ - 1 && Since(begin) < kPatience) {
-      std::this_thread::sleep_for(milliseconds(50));
-    }
+    AwaitHearing();
   } catch (const std::exception&) {
     // The store is gone: there is nobody to tell.
+  }
+}
+
+// All but the rank that failed have heard of it, or do not hear any more.
+void Watch::AwaitHearing() {
+  const Clock::time_point begin = Clock::now();
+  while (store_->add("heard", 0) < world_ - 1 && Since(begin) < kPatience) {
+    std::this_thread::sleep_for(milliseconds(50));
   }
 }
 
@@ -266,12 +274,7 @@ void Watch::EndBecauseOf(std::string reason) {
     try {
       reason = Declare(reason);
       Hear();
-      const Clock::time_point begin = Clock::now();
-      // The store ends with this process.
-      while (rank_ == 0 && !served_ && store_->add("heard", 0) < world_ - 1 &&
-             Since(begin) < kPatience) {
-        std::this_thread::sleep_for(milliseconds(50));
-      }
+      if (HoldsStore()) AwaitHearing();
     } catch (const std::exception&) {
       // What is known here has to do.
     }

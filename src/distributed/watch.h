@@ -61,6 +61,8 @@ class Watch {
   std::string Describe(const Sign& sign) const;
   std::string SilentRank(std::chrono::milliseconds longer_than);
   void Hear();
+  void AwaitHearing();
+  bool HoldsStore() const { return rank_ == 0 && !served_; }
   [[noreturn]] void EndBecauseOf(std::string reason);
 
   const int64_t rank_;
