@@ -192,6 +192,7 @@ void Watch::Hear() {
 
 void Watch::Fail(const std::string& reason) {
   if (ending_.exchange(true)) return;
+  heard_ = true;  // the others are counted, not this rank's own watching
   try {
     std::string who;
     {
