@@ -269,7 +269,7 @@ TEST_F(Distributed, OutOfMemoryOnOneRankIsHandledByAll) {
   for (int victim = 0; victim < 2; ++victim) {
     const std::string run = "run_" + std::to_string(victim);
     const std::vector<std::string> list = {
-        "KINEFIT_FAIL_ALLOCATIONS=2500,3600,4700,5300,6100,7000,7900,9300"};
+        "KINEFIT_FAIL_ALLOCATIONS=3000,5800,8600,11400,14200,17000"};
     std::vector<std::vector<std::string>> extra(2);
     extra[static_cast<size_t>(victim)] = list;
     RankProcesses ranks(2, Train(run, kFaulty), scratch_ / run, extra);
