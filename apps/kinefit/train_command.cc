@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <iostream>
 #include <memory>
 
@@ -29,12 +30,17 @@ namespace {
 volatile bool g_interrupted = false;
 volatile std::sig_atomic_t g_signal = 0;
 
+// Whether a launcher watches this process. It passes signals on, and ends the ranks itself at its
+// second one; a rank that got one and the same signal twice, from the launcher and from whoever
+// signals whole groups of processes (systemd, Slurm), must not end before it has saved.
+volatile bool g_launched = false;
+
 // The first signal asks for a checkpoint after the current step; a second one of the same kind
 // ends the process at once, as it would have without this handler.
 void OnSignal(int number) {
   g_interrupted = true;
   g_signal = number;
-  std::signal(number, SIG_DFL);
+  if (!g_launched) std::signal(number, SIG_DFL);
 }
 
 ProgressStep ToProgress(const StepReport& report) {
@@ -191,6 +197,7 @@ int RunTrain(const ConfigArguments& arguments) {
   Validator validator;
   if (config.train.val_every > 0) validator = validate;
 
+  g_launched = std::getenv("KINEFIT_STATUS_DIR") != nullptr;
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
     // What was started to ignore it (nohup, a background job) goes on ignoring it.
     if (std::signal(number, OnSignal) == SIG_IGN) std::signal(number, SIG_IGN);
@@ -213,32 +220,56 @@ int RunTrain(const ConfigArguments& arguments) {
   return kExitOk;
 }
 
-}  // namespace
+struct TrainArguments {
+  ConfigArguments config;
+  std::string work_dir;
+  std::string resume;
+  std::string budget;
+  const CLI::Option* work_dir_given = nullptr;
+  const CLI::Option* resume_given = nullptr;
+  const CLI::Option* budget_given = nullptr;
 
-void AddTrainCommand(CLI::App& app, int* exit_code) {
-  auto arguments = std::make_shared<ConfigArguments>();
-  auto work_dir = std::make_shared<std::string>();
-  auto resume = std::make_shared<std::string>();
-  auto budget = std::make_shared<std::string>();
-  CLI::App* command = app.add_subcommand(
-      "train", "train a network; the same command continues a run that was stopped or killed");
-  AddConfigArguments(command, arguments.get());
-  const CLI::Option* work_dir_given = command->add_option(
-      "-w,--work-dir", *work_dir, "folder for checkpoints and log (train.work_dir)");
-  const CLI::Option* resume_given =
-      command->add_option("--resume", *resume,
+  // With the flags that stand for options of the configuration.
+  ConfigArguments All() const {
+    ConfigArguments all = config;
+    const auto set = [&](const CLI::Option* given, const char* key, const std::string& value) {
+      if (given->count() > 0) all.overrides.push_back(std::string(key) + "=" + QuoteToml(value));
+    };
+    set(work_dir_given, "train.work_dir", work_dir);
+    set(resume_given, "train.resume", resume);
+    set(budget_given, "memory.budget", budget);
+    return all;
+  }
+};
+
+void AddTrainArguments(CLI::App* command, TrainArguments* arguments) {
+  AddConfigArguments(command, &arguments->config);
+  arguments->work_dir_given = command->add_option(
+      "-w,--work-dir", arguments->work_dir, "folder for checkpoints and log (train.work_dir)");
+  arguments->resume_given =
+      command->add_option("--resume", arguments->resume,
                           "auto: newest valid checkpoint in the work dir; never; or a checkpoint "
                           "(train.resume)");
-  const CLI::Option* budget_given = command->add_option(
-      "--memory-budget", *budget, "memory the run may use, e.g. 6GiB (memory.budget)");
-  command->callback([=] {
-    ConfigArguments all = *arguments;
-    if (work_dir_given->count() > 0)
-      all.overrides.push_back("train.work_dir=" + QuoteToml(*work_dir));
-    if (resume_given->count() > 0) all.overrides.push_back("train.resume=" + QuoteToml(*resume));
-    if (budget_given->count() > 0) all.overrides.push_back("memory.budget=" + QuoteToml(*budget));
-    *exit_code = RunTrain(all);
-  });
+  arguments->budget_given = command->add_option(
+      "--memory-budget", arguments->budget, "memory the run may use, e.g. 6GiB (memory.budget)");
+}
+
+}  // namespace
+
+ConfigArguments ParseTrainCommand(const std::vector<std::string>& words) {
+  CLI::App app("", "kinefit train");
+  TrainArguments arguments;
+  AddTrainArguments(&app, &arguments);
+  app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them reversed
+  return arguments.All();
+}
+
+void AddTrainCommand(CLI::App& app, int* exit_code) {
+  auto arguments = std::make_shared<TrainArguments>();
+  CLI::App* command = app.add_subcommand(
+      "train", "train a network; the same command continues a run that was stopped or killed");
+  AddTrainArguments(command, arguments.get());
+  command->callback([=] { *exit_code = RunTrain(arguments->All()); });
 }
 
 }  // namespace kinefit
