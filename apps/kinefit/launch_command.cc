@@ -1,9 +1,11 @@
 #include <limits.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -53,9 +55,25 @@ std::vector<std::string> VisibleGpus() {
 
 // What the launcher has to know of the ranks' command.
 struct RankCommand {
+  bool trains = false;
   std::string work_dir;
   bool on_gpu = false;
+  int64_t batch_size = 1;  // of each rank
+  int64_t accumulate = 1;
 };
+
+// With which `kinefit train` takes as many samples per step in `world` ranks as in `wanted`: the
+// fewest accumulated micro-batches that are no larger than before. Nothing if it cannot be exact.
+std::optional<std::vector<std::string>> SameEffectiveBatch(const RankCommand& known, int64_t wanted,
+                                                           int64_t world) {
+  const int64_t samples = known.batch_size * known.accumulate * wanted;
+  if (samples % world != 0) return std::nullopt;
+  const int64_t each = samples / world;
+  int64_t accumulate = (each + known.batch_size - 1) / known.batch_size;
+  while (each % accumulate != 0) ++accumulate;
+  return std::vector<std::string>{"--set", "train.batch_size=" + std::to_string(each / accumulate),
+                                  "--set", "train.accumulate=" + std::to_string(accumulate)};
+}
 
 // A mistake in the command is said once, before anything starts.
 RankCommand Understand(const std::vector<std::string>& command) {
@@ -67,6 +85,9 @@ RankCommand Understand(const std::vector<std::string>& command) {
   const ConfigArguments arguments = ParseTrainCommand({command.begin() + 1, command.end()});
   const LoadedConfig loaded = LoadConfig(arguments.path, arguments.overrides);
   ValidateTraining(loaded.config, &loaded.provenance);
+  known.trains = true;
+  known.batch_size = loaded.config.train.batch_size;
+  known.accumulate = loaded.config.train.accumulate;
   known.work_dir = loaded.config.train.work_dir;
   known.on_gpu = loaded.config.device.rfind("cuda", 0) == 0;
   return known;
@@ -137,6 +158,11 @@ int RunLaunch(const LaunchArguments& arguments) {
   options.ranks = RanksHere(arguments.ranks, known.on_gpu, gpus);
   if (options.shrink && !gpus.empty()) {
     options.devices.assign(gpus.begin(), gpus.begin() + options.ranks);
+  }
+  if (known.trains) {
+    options.arguments_for_world = [known](int64_t wanted, int64_t world) {
+      return SameEffectiveBatch(known, wanted, world);
+    };
   }
   if (options.log_folder.empty()) {
     options.log_folder = known.work_dir.empty() ? "ranks" : known.work_dir + "/ranks";

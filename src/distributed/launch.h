@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,7 +26,12 @@ struct LaunchOptions {
   double grace = 3;      // seconds between SIGTERM and SIGKILL after a failure
   double pause = 1;      // seconds before the first restart; doubles each time, up to 60
   std::vector<std::string> devices;  // GPUs that the ranks may use, in order; empty: as they are
-  std::string log_folder;            // rank_N.log of every rank
+  // More arguments for a start with `world` ranks instead of the `wanted` of the first one, so that
+  // the run stays the same; nothing if it cannot with this number. May be empty: any number will
+  // do.
+  std::function<std::optional<std::vector<std::string>>(int64_t wanted, int64_t world)>
+      arguments_for_world;
+  std::string log_folder;  // rank_N.log of every rank
 };
 
 // Runs the command to its end. Returns what the program is to end with: 0; the exit code of the

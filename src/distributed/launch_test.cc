@@ -293,14 +293,33 @@ TEST_F(LaunchTest, ItGoesOnWithTheRanksThatAreLeft) {
   options_.max_restarts = 5;
   options_.shrink = true;
   options_.devices = {"4", "6", "7"};
-  EXPECT_EQ(Run("echo world $WORLD_SIZE of $KINEFIT_WANTED_WORLD_SIZE on $CUDA_VISIBLE_DEVICES; "
+  options_.arguments_for_world = [](int64_t wanted, int64_t world) {
+    return std::vector<std::string>{"was" + std::to_string(wanted) + "is" + std::to_string(world)};
+  };
+  EXPECT_EQ(Run("echo world $WORLD_SIZE $1 on $CUDA_VISIBLE_DEVICES; "
                 "[ $RANK != 1 ] || exit 9; exec sleep $((WORLD_SIZE * 30 - 30))"),
             0)
       << Err();
-  EXPECT_NE(Log(0).find("world 3 of 3 on 4,6,7\n"), std::string::npos) << Log(0);
-  EXPECT_NE(Log(0).find("world 2 of 3 on 4,7\n"), std::string::npos) << Log(0);
-  EXPECT_NE(Log(0).find("world 1 of 3 on 4\n"), std::string::npos) << Log(0);
+  EXPECT_NE(Log(0).find("world 3 on 4,6,7\n"), std::string::npos) << Log(0);
+  EXPECT_NE(Log(0).find("world 2 was3is2 on 4,7\n"), std::string::npos) << Log(0);
+  EXPECT_NE(Log(0).find("world 1 was3is1 on 4\n"), std::string::npos) << Log(0);
   EXPECT_NE(Err().find("with 2 of 3 ranks"), std::string::npos) << Err();
+}
+
+// Where the run cannot stay the same with all that are left, fewer go on.
+TEST_F(LaunchTest, OnlyAsManyGoOnAsTheRunCanBeSharedAmong) {
+  options_.ranks = 4;
+  options_.max_restarts = 1;
+  options_.shrink = true;
+  options_.arguments_for_world = [](int64_t wanted, int64_t world) {
+    return wanted % world == 0 ? std::optional(std::vector<std::string>()) : std::nullopt;
+  };
+  EXPECT_EQ(Run("echo world $WORLD_SIZE; [ $TORCHELASTIC_RESTART_COUNT = 1 ] && exit 0; "
+                "[ $RANK != 3 ] || exit 9; exec sleep 100"),
+            0)
+      << Err();
+  EXPECT_NE(Log(1).find("world 2\n"), std::string::npos) << Log(1);
+  EXPECT_NE(Err().find("with 2 of 4 ranks"), std::string::npos) << Err();
 }
 
 TEST_F(LaunchTest, APortThatIsTakenIsNamedOrAnotherTried) {

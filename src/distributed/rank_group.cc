@@ -74,8 +74,7 @@ std::vector<std::pair<std::string, std::string>> Variables(const RankGroupOption
       {"TORCHELASTIC_RESTART_COUNT", text(options.start)},
       {"TORCHELASTIC_MAX_RESTARTS", text(options.max_restarts)},
       {"KINEFIT_STATUS_DIR", options.status_folder},
-      {"KINEFIT_QUIET_FAILURE", "1"},
-      {"KINEFIT_WANTED_WORLD_SIZE", text(options.wanted_world)}};
+      {"KINEFIT_QUIET_FAILURE", "1"}};
   if (std::getenv("OMP_NUM_THREADS") == nullptr) {
     variables.emplace_back("OMP_NUM_THREADS", ThreadsEach(options.ranks));
   }

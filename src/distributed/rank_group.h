@@ -25,7 +25,6 @@ struct RankGroupOptions {
   int64_t port = 0;
   int64_t start = 0;  // how often the group was started before
   int64_t max_restarts = 0;
-  int64_t wanted_world = 1;          // ranks of the first start: the effective batch is theirs
   double timeout = 300;              // seconds without a sign of life
   std::vector<std::string> devices;  // CUDA_VISIBLE_DEVICES, one per local rank; empty: as it is
   std::string log_folder;
