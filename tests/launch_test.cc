@@ -29,7 +29,7 @@ class Launch : public ::testing::Test {
     command.insert(command.end(), launch.begin(), launch.end());
     command.insert(command.end(),
                    {"--", "train", scratch_ / "config.toml", "--work-dir", work_dir, "--set",
-                    "threads=1", "--set", "train.epochs=40", "--set", "train.val_every=20"});
+                    "threads=1", "--set", "train.epochs=16", "--set", "train.val_every=8"});
     return command;
   }
   static int Steps(const std::string& work_dir) {
@@ -60,7 +60,7 @@ TEST_F(Launch, ARankKilledAndStoppedAtRandomStepsEndsWithTheSameBits) {
   const std::string hit = scratch_ / "hit";
   Process launcher(Command(hit, {"--max-restarts", "4", "--timeout", "1"}), scratch_ / "hit.txt");
   RandomStream random(23, "launch faults");
-  for (const int signal : {SIGKILL, SIGSTOP, SIGSEGV, SIGSTOP}) {
+  for (const int signal : {SIGKILL, SIGSTOP, SIGSEGV}) {
     const int steps = Steps(hit) + 4 + static_cast<int>(random.Uniform(0, 5));
     ASSERT_TRUE(WaitForSteps(&launcher, hit, steps)) << ReadText(scratch_ / "hit.txt");
     std::this_thread::sleep_for(milliseconds(static_cast<int64_t>(random.Uniform(0, 20))));
@@ -76,10 +76,10 @@ TEST_F(Launch, ARankKilledAndStoppedAtRandomStepsEndsWithTheSameBits) {
   ASSERT_TRUE(launcher.WaitFor(seconds(120)));
   const Outcome outcome = launcher.Wait();
   EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
-  EXPECT_EQ(CountOf("kinefit launch: rank 0 on ", outcome.output), 4) << outcome.output;
+  EXPECT_EQ(CountOf("kinefit launch: rank 0 on ", outcome.output), 3) << outcome.output;
   EXPECT_EQ(CountOf("was killed by signal 9 (Killed)", outcome.output), 1) << outcome.output;
   EXPECT_EQ(CountOf("was killed by signal 11", outcome.output), 1) << outcome.output;
-  EXPECT_EQ(CountOf("it was stopped by a signal", outcome.output), 2) << outcome.output;
+  EXPECT_EQ(CountOf("it was stopped by a signal", outcome.output), 1) << outcome.output;
   EXPECT_TRUE(SameTensors(whole + "/last.pth", hit + "/last.pth"));
 }
 
