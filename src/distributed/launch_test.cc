@@ -187,6 +187,16 @@ TEST_F(LaunchTest, TheKilledOneIsToBlameNotThoseItLeftAlone) {
   EXPECT_EQ(Out(), "") << "rank 0's complaint is in its log";
 }
 
+// Ranks that tell each other end with the same words, in whatever order.
+TEST_F(LaunchTest, WhoOnlyRepeatsAnothersReasonIsNotToBlame) {
+  EXPECT_EQ(
+      Run("[ $RANK = 0 ] || sleep 0.3; "
+          "echo 'kinefit: rank 1 (process 42 on node7) at step 9: the lamp is broken'; exit 1"),
+      1);
+  EXPECT_EQ(Messages(), 1) << Err();
+  EXPECT_EQ(Err().rfind("kinefit launch: rank 1 on ", 0), 0U) << Err();
+}
+
 TEST_F(LaunchTest, AStoppedRankIsFoundAndKilled) {
   options_.timeout = 1;
   Start("if [ $RANK = 1 ]; then echo $$ > pid1; fi; echo $$ > pid$RANK; exec sleep 100");

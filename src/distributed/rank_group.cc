@@ -36,6 +36,13 @@ std::string Short(double seconds) {
   return text;
 }
 
+// Ranks tell each other why they end: "rank 1 (process 4242 on node7) at step 9: the reason".
+bool NamesAnother(const std::string& words, int64_t rank) {
+  long long named = -1;
+  return std::sscanf(words.c_str(), "rank %lld (process", &named) == 1 && named != rank &&
+         words.find("(process ") != std::string::npos;
+}
+
 bool Obeyed(int exit_code) {
   return std::find(std::begin(kObeyed), std::end(kObeyed), exit_code) != std::end(kObeyed);
 }
@@ -157,8 +164,8 @@ RankFailure RankGroup::FailureOf(const Member& member) const {
     return failure;
   }
   failure.last = LastWords(member.error_file, member.log, process.log_start());
-  failure.peer_lost =
-      (status.beats && status.phase == RankPhase::kWaiting) || SaysPeerLost(failure.last);
+  failure.peer_lost = (status.beats && status.phase == RankPhase::kWaiting) ||
+                      SaysPeerLost(failure.last) || NamesAnother(failure.last, member.rank);
   failure.why = "ended with exit code " + std::to_string(failure.exit_code);
   // 2 is bad input: it would be as bad the next time. Who lost a peer may say it as an error, too.
   failure.again = failure.exit_code != 2 || failure.peer_lost;
