@@ -53,6 +53,7 @@ int Run(int argc, char** argv) {
   app.set_version_flag("--version", "kinefit " KINEFIT_VERSION);
   int exit_code = kExitOk;
   AddTrainCommand(app, &exit_code);
+  AddLaunchCommand(app, &exit_code);
   AddTestCommand(app, &exit_code);
   AddPredictCommand(app, &exit_code);
   AddForwardCommand(app, &exit_code);

@@ -23,8 +23,8 @@ void SetThreads(const Config& config, int64_t ranks = 1);
 void ChooseDevice(const RankEnvironment& environment, Config* config);
 
 // The ranks of the run that this process is one of, as the environment says; a group of one if it
-// says nothing. Where a rank is lost, the process ends with a message on standard error (only in
-// its log if whoever started it shows the reason) and in the error file that was asked for.
+// says nothing. Where a rank is lost, the process ends with a message on standard error and in
+// the error file that was asked for.
 class Ranks {
  public:
   Ranks(const RankEnvironment& environment, const Config& config);

@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -32,12 +33,17 @@ namespace {
 volatile bool g_interrupted = false;
 volatile std::sig_atomic_t g_signal = 0;
 
+// Whether a launcher watches this process. It passes signals on, and ends the ranks itself at its
+// second one; a rank that got one and the same signal twice, from the launcher and from whoever
+// signals whole groups of processes (systemd, Slurm), must not end before it has saved.
+volatile bool g_launched = false;
+
 // The first signal asks for a checkpoint after the current step; a second one of the same kind
 // ends the process at once, as it would have without this handler.
 void OnSignal(int number) {
   g_interrupted = true;
   g_signal = number;
-  std::signal(number, SIG_DFL);
+  if (!g_launched) std::signal(number, SIG_DFL);
 }
 
 ProgressStep ToProgress(const StepReport& report) {
@@ -210,8 +216,18 @@ void ReportEnd(const TrainResult& result) {
   std::cout << "\n";
 }
 
+// What stopped the run, on all ranks alike: the signal of the first rank that got one.
+int SignalOfAll(Group& group) {
+  for (const std::string& number : group.Gather(std::to_string(g_signal))) {
+    if (number != "0") return std::stoi(number);
+  }
+  return SIGTERM;
+}
+
 // This rank's part of the run.
 int TrainOnRank(Config& config, Group& group) {
+  const auto starting = [&group] { group.Tell(-1, RankPhase::kStarting); };  // a sign of life
+  starting();
   PrepareWorkDir(config.train.work_dir, "--work-dir");
   std::optional<WorkDirLock> lock;
   if (group.leads()) lock.emplace(config.train.work_dir);
@@ -226,7 +242,9 @@ int TrainOnRank(Config& config, Group& group) {
   if (config.train.val_every > 0) {
     val_set = LoadSplit(config, config.data.val_split, "validation", reporter);
   }
+  starting();
   PlanTogether(config, group, reporter);
+  starting();
 
   const std::unique_ptr<Network> network = MakeNetwork(config.model, NetworkOptions(config));
   InitialiseNetwork(*network, config.model, static_cast<uint64_t>(config.seed));
@@ -235,6 +253,7 @@ int TrainOnRank(Config& config, Group& group) {
   Validator validator;
   if (config.train.val_every > 0) validator = MakeValidator(val_set, group, progress, reporter);
 
+  g_launched = std::getenv("KINEFIT_STATUS_DIR") != nullptr;
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
     // What was started to ignore it (nohup, a background job) goes on ignoring it.
     if (std::signal(number, OnSignal) == SIG_IGN) std::signal(number, SIG_IGN);
@@ -242,13 +261,14 @@ int TrainOnRank(Config& config, Group& group) {
   const TrainResult result = Train(*network, config, train_set, validator, DumpConfig(config),
                                    reporter, &g_interrupted, &group);
   progress.Finish();
+  group.Tell(result.iterations, RankPhase::kEnding);
   if (result.end == TrainEnd::kInterrupted) {
+    const int stopped_by = SignalOfAll(group);
     if (group.leads()) {
       std::cout << "stopped by a signal; saved " << result.last_checkpoint
                 << "; the same command continues\n";
     }
-    // The signal may have been another rank's.
-    return 128 + (g_signal != 0 ? g_signal : SIGTERM);
+    return 128 + stopped_by;
   }
   if (group.leads()) ReportEnd(result);
   return kExitOk;
@@ -266,32 +286,56 @@ int RunTrain(const ConfigArguments& arguments) {
   return ranks.Run([&] { return TrainOnRank(config, ranks.group()); });
 }
 
-}  // namespace
+struct TrainArguments {
+  ConfigArguments config;
+  std::string work_dir;
+  std::string resume;
+  std::string budget;
+  const CLI::Option* work_dir_given = nullptr;
+  const CLI::Option* resume_given = nullptr;
+  const CLI::Option* budget_given = nullptr;
 
-void AddTrainCommand(CLI::App& app, int* exit_code) {
-  auto arguments = std::make_shared<ConfigArguments>();
-  auto work_dir = std::make_shared<std::string>();
-  auto resume = std::make_shared<std::string>();
-  auto budget = std::make_shared<std::string>();
-  CLI::App* command = app.add_subcommand(
-      "train", "train a network; the same command continues a run that was stopped or killed");
-  AddConfigArguments(command, arguments.get());
-  const CLI::Option* work_dir_given = command->add_option(
-      "-w,--work-dir", *work_dir, "folder for checkpoints and log (train.work_dir)");
-  const CLI::Option* resume_given =
-      command->add_option("--resume", *resume,
+  // With the flags that stand for options of the configuration.
+  ConfigArguments All() const {
+    ConfigArguments all = config;
+    const auto set = [&](const CLI::Option* given, const char* key, const std::string& value) {
+      if (given->count() > 0) all.overrides.push_back(std::string(key) + "=" + QuoteToml(value));
+    };
+    set(work_dir_given, "train.work_dir", work_dir);
+    set(resume_given, "train.resume", resume);
+    set(budget_given, "memory.budget", budget);
+    return all;
+  }
+};
+
+void AddTrainArguments(CLI::App* command, TrainArguments* arguments) {
+  AddConfigArguments(command, &arguments->config);
+  arguments->work_dir_given = command->add_option(
+      "-w,--work-dir", arguments->work_dir, "folder for checkpoints and log (train.work_dir)");
+  arguments->resume_given =
+      command->add_option("--resume", arguments->resume,
                           "auto: newest valid checkpoint in the work dir; never; or a checkpoint "
                           "(train.resume)");
-  const CLI::Option* budget_given = command->add_option(
-      "--memory-budget", *budget, "memory the run may use, e.g. 6GiB (memory.budget)");
-  command->callback([=] {
-    ConfigArguments all = *arguments;
-    if (work_dir_given->count() > 0)
-      all.overrides.push_back("train.work_dir=" + QuoteToml(*work_dir));
-    if (resume_given->count() > 0) all.overrides.push_back("train.resume=" + QuoteToml(*resume));
-    if (budget_given->count() > 0) all.overrides.push_back("memory.budget=" + QuoteToml(*budget));
-    *exit_code = RunTrain(all);
-  });
+  arguments->budget_given = command->add_option(
+      "--memory-budget", arguments->budget, "memory the run may use, e.g. 6GiB (memory.budget)");
+}
+
+}  // namespace
+
+ConfigArguments ParseTrainCommand(const std::vector<std::string>& words) {
+  CLI::App app("", "kinefit train");
+  TrainArguments arguments;
+  AddTrainArguments(&app, &arguments);
+  app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them reversed
+  return arguments.All();
+}
+
+void AddTrainCommand(CLI::App& app, int* exit_code) {
+  auto arguments = std::make_shared<TrainArguments>();
+  CLI::App* command = app.add_subcommand(
+      "train", "train a network; the same command continues a run that was stopped or killed");
+  AddTrainArguments(command, arguments.get());
+  command->callback([=] { *exit_code = RunTrain(arguments->All()); });
 }
 
 }  // namespace kinefit

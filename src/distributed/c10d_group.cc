@@ -131,6 +131,7 @@ C10dGroup::C10dGroup(const RankEnvironment& environment, const GroupOptions& opt
     : Group(environment.rank, environment.world) {
   const milliseconds timeout(static_cast<int64_t>(options.timeout * 1000));
   const bool serve = environment.rank == 0 && !environment.store_is_served;
+  const WaitingForRanks waiting;
   store_ = Connect(environment, serve, timeout);
   const std::vector<std::string> who = AwaitAll(environment, store_, timeout);
   watch_ = std::make_unique<Watch>(environment, who, Connect(environment, false, timeout), timeout,

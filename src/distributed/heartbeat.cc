@@ -19,16 +19,22 @@ namespace kinefit {
 struct Record {
   static constexpr int64_t kMagic = 0x31544145424b;  // "KBEAT1"
   std::atomic<int64_t> magic;
-  std::atomic<int64_t> version;  // odd while a beat is being written
   std::atomic<int64_t> beats;
-  std::atomic<int64_t> step;
-  std::atomic<int64_t> phase;
+  std::atomic<int64_t> place;        // step and phase in one, so that they always belong together
   std::atomic<int64_t> nanoseconds;  // CLOCK_MONOTONIC, which all processes share
 };
 
 namespace {
 
 static_assert(std::atomic<int64_t>::is_always_lock_free, "atomics must work across processes");
+
+constexpr int64_t kPhases = 8;
+
+int64_t PlaceOf(int64_t step, RankPhase phase) {
+  return (step + 1) * kPhases + static_cast<int64_t>(phase);
+}
+int64_t StepOf(int64_t place) { return place / kPhases - 1; }
+RankPhase PhaseOf(int64_t place) { return static_cast<RankPhase>(place % kPhases); }
 
 int64_t Now() {
   timespec time = {};
@@ -95,19 +101,16 @@ Heartbeat::~Heartbeat() {
 void Heartbeat::Beat(int64_t step, RankPhase phase) {
   if (record_ == nullptr) return;
   const std::lock_guard<std::mutex> lock(mutex_);
-  record_->version.fetch_add(1);
-  record_->step.store(step);
-  record_->phase.store(static_cast<int64_t>(phase));
+  record_->place.store(PlaceOf(step, phase));
   record_->nanoseconds.store(Now());
   record_->beats.fetch_add(1);
-  record_->version.fetch_add(1);
 }
 
 RankPhase Heartbeat::Enter(RankPhase phase) {
   if (record_ == nullptr) return RankPhase::kStarting;
-  const auto before = static_cast<RankPhase>(record_->phase.load());
-  Beat(record_->step.load(), phase);
-  return before;
+  const int64_t place = record_->place.load();
+  Beat(StepOf(place), phase);
+  return PhaseOf(place);
 }
 
 HeartbeatFile::HeartbeatFile(const std::string& path) : path_(path) {
@@ -120,7 +123,7 @@ HeartbeatFile::HeartbeatFile(const std::string& path) : path_(path) {
                 "free some space there, or name another folder with TMPDIR");
   }
   new (record_) Record{};
-  record_->step.store(-1);
+  record_->place.store(PlaceOf(-1, RankPhase::kStarting));
   record_->nanoseconds.store(Now());
   record_->magic.store(Record::kMagic);
 }
@@ -132,17 +135,11 @@ HeartbeatFile::~HeartbeatFile() {
 
 RankStatus HeartbeatFile::Read() const {
   RankStatus status;
-  int64_t time = 0;
-  // A writer that is stopped in the middle of a beat must not stop the watcher.
-  for (int attempt = 0; attempt < 100000; ++attempt) {
-    const int64_t version = record_->version.load();
-    status.beats = record_->beats.load() > 0;
-    status.step = record_->step.load();
-    status.phase = static_cast<RankPhase>(record_->phase.load());
-    time = record_->nanoseconds.load();
-    if (version % 2 == 0 && record_->version.load() == version) break;
-  }
-  status.age = static_cast<double>(Now() - time) * 1e-9;
+  const int64_t place = record_->place.load();
+  status.beats = record_->beats.load() > 0;
+  status.step = StepOf(place);
+  status.phase = PhaseOf(place);
+  status.age = static_cast<double>(Now() - record_->nanoseconds.load()) * 1e-9;
   return status;
 }
 
