@@ -17,7 +17,7 @@ packages="
 "
 for option in "$@"; do
   case "$option" in
-    --test) packages="$packages python3 python3-numpy python3-torch ffmpeg" ;;
+    --test) packages="$packages python3 python3-numpy python3-torch ffmpeg iproute2" ;;
     --dev) packages="$packages clang clang-format clang-tidy libclang-rt-14-dev valgrind" ;;
     *) echo "setup.sh: unknown option $option (known: --test, --dev)" >&2; exit 2 ;;
   esac

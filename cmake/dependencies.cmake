@@ -21,6 +21,16 @@ else()
   target_link_libraries(kinefit_torch INTERFACE ${TORCH_CPU_LIBRARY} ${C10_LIBRARY})
 endif()
 
+# What LibTorch's headers of its process groups need to be told, and Gloo's, which they include and
+# LibTorch's packages leave out. The code itself is in LibTorch.
+find_path(GLOO_INCLUDE gloo/rendezvous/store.h REQUIRED)
+add_library(kinefit_c10d INTERFACE)
+target_include_directories(kinefit_c10d SYSTEM INTERFACE ${GLOO_INCLUDE})
+target_compile_definitions(kinefit_c10d INTERFACE USE_C10D_GLOO)
+if(NOT TORCH_DIR AND NOT EXISTS ${TORCH_INCLUDE}/torch/csrc/distributed/autograd/context/context.h)
+  target_include_directories(kinefit_c10d SYSTEM INTERFACE ${CMAKE_SOURCE_DIR}/cmake/missing_headers)
+endif()
+
 pkg_check_modules(FFMPEG REQUIRED IMPORTED_TARGET libavformat libavcodec libavutil libswscale)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(PNG REQUIRED IMPORTED_TARGET libpng)

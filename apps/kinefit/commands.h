@@ -1,6 +1,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -12,9 +13,14 @@ constexpr int kExitOk = 0;
 constexpr int kExitFailed = 1;
 constexpr int kExitBadInput = 2;
 
+// Tells of what the program ends with on standard error, in `*reason` (may be null) in one line,
+// and returns the exit code for it.
+int ReportException(const std::exception_ptr& exception, std::string* reason = nullptr);
+
 // Each adds one subcommand to `app`; when the command line names it, its callback runs it and
 // stores the exit code in `*exit_code`. Errors are thrown and reported by main.
 void AddTrainCommand(CLI::App& app, int* exit_code);
+void AddLaunchCommand(CLI::App& app, int* exit_code);
 void AddTestCommand(CLI::App& app, int* exit_code);
 void AddPredictCommand(CLI::App& app, int* exit_code);
 void AddForwardCommand(CLI::App& app, int* exit_code);
@@ -41,5 +47,9 @@ struct ConfigArguments {
   std::vector<std::string> overrides;
 };
 void AddConfigArguments(CLI::App* command, ConfigArguments* arguments);
+
+// The configuration that `kinefit train WORDS` would use, for whoever starts it. Throws
+// CLI::ParseError.
+ConfigArguments ParseTrainCommand(const std::vector<std::string>& words);
 
 }  // namespace kinefit

@@ -74,6 +74,7 @@ int Run(int argc, char** argv) {
   app.set_version_flag("--version", "kinefit " KINEFIT_VERSION);
   int exit_code = kExitOk;
   AddTrainCommand(app, &exit_code);
+  AddLaunchCommand(app, &exit_code);
   AddTestCommand(app, &exit_code);
   AddPredictCommand(app, &exit_code);
   AddForwardCommand(app, &exit_code);
@@ -101,13 +102,33 @@ int Flushed(int exit_code) {
   return exit_code == kExitOk ? kExitFailed : exit_code;
 }
 
-int ReportOutOfMemory(const std::string& what) {
-  std::fprintf(stderr, "kinefit: %s\n  to do: `kinefit plan CONFIG` shows what fits\n",
-               what.c_str());
+}  // namespace
+
+int ReportException(const std::exception_ptr& exception, std::string* reason) {
+  std::string unused;
+  std::string& text = reason == nullptr ? unused : *reason;
+  std::string remedy;
+  try {
+    std::rethrow_exception(exception);
+  } catch (const Error& error) {
+    std::fprintf(stderr, "kinefit: %s\n", error.what());
+    text = error.problem() + (error.where().empty() ? "" : " (" + error.where() + ")");
+    return kExitBadInput;
+  } catch (const c10::OutOfMemoryError& error) {
+    text = error.msg();
+    remedy = "\n  to do: `kinefit plan CONFIG` shows what fits";
+  } catch (const std::bad_alloc&) {
+    text = "out of memory";
+    remedy = "\n  to do: `kinefit plan CONFIG` shows what fits";
+  } catch (const c10::Error& error) {
+    text = std::string("internal error in a tensor operation: ") + error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    text = std::string("internal error: ") + error.what();
+  }
+  std::fprintf(stderr, "kinefit: %s%s\n", text.c_str(), remedy.c_str());
   return kExitFailed;
 }
 
-}  // namespace
 }  // namespace kinefit
 
 int main(int argc, char** argv) {
@@ -115,19 +136,7 @@ int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of the write, with a message
   try {
     return kinefit::Flushed(kinefit::Run(argc, argv));
-  } catch (const kinefit::Error& error) {
-    std::fprintf(stderr, "kinefit: %s\n", error.what());
-    return kinefit::kExitBadInput;
-  } catch (const c10::OutOfMemoryError& error) {
-    return kinefit::ReportOutOfMemory(error.msg());
-  } catch (const std::bad_alloc&) {
-    return kinefit::ReportOutOfMemory("out of memory");
-  } catch (const c10::Error& error) {
-    std::fprintf(stderr, "kinefit: internal error in a tensor operation: %s\n",
-                 error.what_without_backtrace());
-    return kinefit::kExitFailed;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "kinefit: internal error: %s\n", error.what());
-    return kinefit::kExitFailed;
+  } catch (const std::exception&) {
+    return kinefit::ReportException(std::current_exception());
   }
 }

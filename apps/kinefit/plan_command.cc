@@ -3,6 +3,7 @@
 
 #include "apps/kinefit/commands.h"
 #include "apps/kinefit/plan_files.h"
+#include "apps/kinefit/plan_scaling.h"
 #include "apps/kinefit/run_setup.h"
 #include "config/load.h"
 #include "config/validate.h"
@@ -26,6 +27,8 @@ struct Arguments {
   std::string html;
   bool exact = false;
   bool json = false;
+  ScalingRequest scaling;
+  bool scaling_asked = false;
 };
 
 // "5%" or "0.05".
@@ -66,10 +69,16 @@ int RunPlan(const Arguments& arguments) {
   request.margin = arguments.margin.empty() ? config.memory.margin : ParseShare(arguments.margin);
   request.exact = arguments.exact || config.memory.exact;
   request.details = true;
-  const PlanReport report = MakePlan(config, request, RehearseStep);
+  const int64_t devices = arguments.scaling.devices;
+  const PlanReport report = MakePlan(
+      config, request, [devices](const Config& c) { return RehearseRankStep(c, devices); });
   if (!arguments.svg.empty()) PublishFile(arguments.svg, PlanSvg(report));
   if (!arguments.html.empty()) PublishFile(arguments.html, PlanHtml(report));
   std::fputs((arguments.json ? PlanJson(report) : FormatPlan(report)).c_str(), stdout);
+  if (arguments.scaling_asked && !arguments.json) {
+    if (report.chosen >= 0) Apply(report.plans[static_cast<size_t>(report.chosen)], &config);
+    std::fputs(("\n" + ScalingText(config, arguments.scaling)).c_str(), stdout);
+  }
   return kExitOk;
 }
 
@@ -92,7 +101,24 @@ void AddPlanCommand(CLI::App& app, int* exit_code) {
   command->add_flag("--json", arguments->json, "print the report as JSON, bytes as integers");
   command->add_option("--svg", arguments->svg, "also draw memory over the step into this file");
   command->add_option("--html", arguments->html, "also write picture and tables as one page");
-  command->callback([=] { *exit_code = RunPlan(*arguments); });
+  const CLI::Option* devices =
+      command
+          ->add_option(
+              "-d,--devices", arguments->scaling.devices,
+              "train on so many devices: memory of the gradient buckets, and an estimate of "
+              "how step time grows with devices")
+          ->check(CLI::Range(1, 1 << 16));
+  const CLI::Option* link =
+      command->add_option("--link", arguments->scaling.link,
+                          "speed of each device's link for that estimate (default 25GB/s)");
+  command
+      ->add_option("--step-time", arguments->scaling.step_seconds,
+                   "measured seconds of a step on one device, for that estimate")
+      ->check(CLI::PositiveNumber);
+  command->callback([=] {
+    arguments->scaling_asked = devices->count() > 0 || link->count() > 0;
+    *exit_code = RunPlan(*arguments);
+  });
 }
 
 }  // namespace kinefit

@@ -3,15 +3,22 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
 #include <thread>
 
+#include "apps/kinefit/commands.h"
 #include "checkpoint/checkpoint.h"
 #include "files/error.h"
 #include "memory/cpu_allocator.h"
@@ -19,9 +26,83 @@
 
 namespace kinefit {
 
-void SetThreads(const Config& config) {
-  const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  at::set_num_threads(config.threads > 0 ? static_cast<int>(config.threads) : cores);
+namespace {
+
+// Those that this process may run on (taskset, a container), at least 1.
+int64_t Cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1U, std::thread::hardware_concurrency());
+}
+
+// Why this rank ended, as torchrun's tools and kinefit launch read it.
+void WriteErrorFile(const RankEnvironment& environment, const std::string& message) {
+  if (environment.error_file.empty()) return;
+  const nlohmann::json content = {
+      {"message",
+       {{"message", message},
+        {"extraInfo",
+         {{"rank", environment.rank}, {"timestamp", std::to_string(std::time(nullptr))}}}}}};
+  std::ofstream(environment.error_file)
+      << content.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
+}
+
+[[noreturn]] void EndLost(const RankEnvironment& environment, const std::string& message) {
+  WriteErrorFile(environment, message);
+  std::fflush(stdout);
+  std::cout.flush();
+  std::fprintf(stderr, "kinefit: rank %lld ends because the run is lost: %s\n",
+               static_cast<long long>(environment.rank), message.c_str());
+  std::fflush(stderr);
+  std::_Exit(kExitFailed);
+}
+
+}  // namespace
+
+void SetThreads(const Config& config, int64_t ranks) {
+  const int64_t cores = std::max<int64_t>(Cores() / std::max<int64_t>(ranks, 1), 1);
+  at::set_num_threads(static_cast<int>(config.threads > 0 ? config.threads : cores));
+}
+
+void ChooseDevice(const RankEnvironment& environment, Config* config) {
+  if (environment.one_of_many() && config->device == "cuda") {
+    config->device += ":" + std::to_string(environment.local_rank);
+  }
+}
+
+Ranks::Ranks(const RankEnvironment& environment, const Config& config) : environment_(environment) {
+  GroupOptions options;
+  options.timeout = config.distributed.timeout;
+  options.cuda = config.device.compare(0, 4, "cuda") == 0;
+  options.end_process = [environment](const std::string& message) {
+    EndLost(environment, message);
+  };
+  group_ = JoinGroup(environment, options);
+}
+
+int Ranks::Run(const std::function<int()>& work) {
+  if (!environment_.one_of_many()) return work();
+  try {
+    const int exit_code = work();
+    group_->Leave();
+    return exit_code;
+  } catch (...) {
+    std::string reason;
+    const int exit_code = ReportException(std::current_exception(), &reason);
+    WriteErrorFile(environment_, reason);
+    group_->Fail(reason);
+    // Whatever is still under way between the ranks is not waited for.
+    std::fflush(stderr);
+    std::_Exit(exit_code);
+  }
+}
+
+void ApplyMemoryBudget(Config& config, int64_t ranks) {
+  if (ranks > 1 && config.device == "cpu" && config.memory.budget.empty()) {
+    config.memory.budget = std::to_string(DefaultBudget(config) / ranks);
+  }
+  ApplyMemoryBudget(config);
 }
 
 void ApplyMemoryBudget(const Config& config) {

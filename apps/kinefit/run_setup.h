@@ -2,21 +2,48 @@
 
 #include <c10/core/TensorOptions.h>
 
+#include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "config/config.h"
+#include "distributed/environment.h"
+#include "distributed/group.h"
 #include "model/network.h"
 
 namespace kinefit {
 
-// Uses config.threads threads for tensor operations (0: one per core).
-void SetThreads(const Config& config);
+// Uses config.threads threads for tensor operations (0: one per core that this process may use,
+// shared with the other `ranks` of its machine).
+void SetThreads(const Config& config, int64_t ranks = 1);
+
+// "cuda" becomes the GPU of this rank on its machine.
+void ChooseDevice(const RankEnvironment& environment, Config* config);
+
+// The ranks of the run that this process is one of, as the environment says; a group of one if it
+// says nothing. Where a rank is lost, the process ends with a message on standard error and in
+// the error file that was asked for.
+class Ranks {
+ public:
+  Ranks(const RankEnvironment& environment, const Config& config);
+
+  Group& group() { return *group_; }
+  // Runs `work`, this rank's part, to its end together with the others'. What it throws, the others
+  // are told; they end too.
+  int Run(const std::function<int()>& work);
+
+ private:
+  RankEnvironment environment_;
+  std::unique_ptr<Group> group_;
+};
 
 // Lets CPU tensors have what the run may use (memory.budget, else what the machine has) and no
 // more: beyond that c10::OutOfMemoryError is thrown, where the system would kill the program. On a
 // GPU the budget is not for CPU tensors: there is none then. Throws Error for a malformed budget.
+// What the machine has is shared by the `ranks` on it, and becomes config's memory.budget.
+void ApplyMemoryBudget(Config& config, int64_t ranks);
 void ApplyMemoryBudget(const Config& config);
 
 // float32 on config.device. Throws Error if that device does not exist here.

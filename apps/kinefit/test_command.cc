@@ -42,18 +42,14 @@ void WriteResults(const std::string& folder, const EvaluationResult& result,
   WriteSummary(folder + "/summary.json", Summarise(result), result.ids.size());
 }
 
-int RunTest(const Arguments& arguments) {
-  const LoadedConfig loaded = LoadConfig(arguments.config.path, arguments.config.overrides);
-  const Config& config = loaded.config;
-  Validate(config, &loaded.provenance);
-  SetThreads(config);
-  ApplyMemoryBudget(config);
-  if (!arguments.output.empty()) PrepareWorkDir(arguments.output, "--out");
+int TestOnRank(const Arguments& arguments, const Config& config, Group& group) {
+  if (!arguments.output.empty() && group.leads()) PrepareWorkDir(arguments.output, "--out");
   std::string split = arguments.split;
   if (split.empty()) split = config.data.test_split;
   if (split.empty()) split = config.data.val_split;
   const Dataset dataset = LoadDataset(config, split);
   for (const auto& entry : dataset.rejected) {
+    if (!group.leads()) break;
     std::cout << "left out " << entry.id << ": " << entry.reason << "\n";
   }
   const std::unique_ptr<Network> network = MakeNetwork(config.model, NetworkOptions(config));
@@ -62,11 +58,15 @@ int RunTest(const Arguments& arguments) {
   const int64_t clips = arguments.clips > 0 ? arguments.clips : config.eval.test_clips;
   const bool flip = arguments.flip || config.eval.flip;
   Progress progress(std::cout, DetectTerminal(STDOUT_FILENO), 1);
-  const EvaluationResult result =
-      Evaluate(*network, dataset, config, clips, flip, [&](int64_t done, int64_t total) {
+  const EvaluationResult result = Evaluate(
+      *network, dataset, config, clips, flip,
+      [&](int64_t done, int64_t total) {
+        if (!group.leads()) return;
         progress.Note("testing " + std::to_string(done) + "/" + std::to_string(total));
-      });
+      },
+      &group);
   progress.Finish();
+  if (!group.leads()) return kExitOk;
   for (const BadClip& clip : result.bad_clips) {
     std::cout << "left out " << clip.id << ": " << clip.reason << "\n";
   }
@@ -82,6 +82,18 @@ int RunTest(const Arguments& arguments) {
               << arguments.output << "\n";
   }
   return kExitOk;
+}
+
+int RunTest(const Arguments& arguments) {
+  LoadedConfig loaded = LoadConfig(arguments.config.path, arguments.config.overrides);
+  Config& config = loaded.config;
+  const RankEnvironment environment = ReadRankEnvironment();
+  ChooseDevice(environment, &config);
+  Validate(config, &loaded.provenance);
+  SetThreads(config, environment.local_world);
+  ApplyMemoryBudget(config, environment.local_world);
+  Ranks ranks(environment, config);
+  return ranks.Run([&] { return TestOnRank(arguments, config, ranks.group()); });
 }
 
 }  // namespace

@@ -1,8 +1,11 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "apps/kinefit/commands.h"
 #include "apps/kinefit/run_setup.h"
@@ -20,6 +23,7 @@
 #include "report/format.h"
 #include "report/json_log.h"
 #include "report/progress.h"
+#include "train/agreement.h"
 #include "train/step_rehearsal.h"
 #include "train/trainer.h"
 
@@ -29,12 +33,17 @@ namespace {
 volatile bool g_interrupted = false;
 volatile std::sig_atomic_t g_signal = 0;
 
+// Whether a launcher watches this process. It passes signals on, and ends the ranks itself at its
+// second one; a rank that got one and the same signal twice, from the launcher and from whoever
+// signals whole groups of processes (systemd, Slurm), must not end before it has saved.
+volatile bool g_launched = false;
+
 // The first signal asks for a checkpoint after the current step; a second one of the same kind
 // ends the process at once, as it would have without this handler.
 void OnSignal(int number) {
   g_interrupted = true;
   g_signal = number;
-  std::signal(number, SIG_DFL);
+  if (!g_launched) std::signal(number, SIG_DFL);
 }
 
 ProgressStep ToProgress(const StepReport& report) {
@@ -57,19 +66,19 @@ ProgressStep ToProgress(const StepReport& report) {
   return step;
 }
 
-// Shows what the loop reports on the terminal and writes it to the run's log.
+// Shows what the loop reports and, on the rank that has it, writes it to the run's log.
 class RunReporter : public TrainObserver {
  public:
-  RunReporter(Progress& progress, JsonLog& log) : progress_(progress), log_(log) {}
+  RunReporter(Progress& progress, JsonLog* log) : progress_(progress), log_(log) {}
 
   void OnMessage(const std::string& text) override {
     progress_.Message(text);
-    log_.Message(text);
+    if (log_ != nullptr) log_->Message(text);
   }
   void OnStep(const StepReport& report) override {
     const ProgressStep step = ToProgress(report);
     progress_.Step(step);
-    log_.Step(step);
+    if (log_ != nullptr) log_->Step(step);
   }
   void OnValidation(int64_t epoch, const ValidationResult& result, bool best) override {
     std::string text = "epoch " + std::to_string(epoch + 1) + " validation: fused top-1 " +
@@ -80,7 +89,7 @@ class RunReporter : public TrainObserver {
       }
     }
     progress_.Message(text + (best ? " (best so far)" : ""));
-    log_.Validation(epoch, result.metrics, best);
+    if (log_ != nullptr) log_->Validation(epoch, result.metrics, best);
   }
   void OnBadClips(int64_t epoch, const std::vector<BadClip>& clips, int64_t samples) override {
     if (clips.empty()) return;
@@ -91,13 +100,15 @@ class RunReporter : public TrainObserver {
       progress_.Message("  " + clip.id + ": " + clip.reason);
       named.emplace_back(clip.id, clip.reason);
     }
-    log_.BadClips(epoch, named, samples);
+    if (log_ != nullptr) log_->BadClips(epoch, named, samples);
   }
-  void OnCheckpoint(const std::string& path) override { log_.Checkpoint(path); }
+  void OnCheckpoint(const std::string& path) override {
+    if (log_ != nullptr) log_->Checkpoint(path);
+  }
 
  private:
   Progress& progress_;
-  JsonLog& log_;
+  JsonLog* log_;  // may be null
 };
 
 void ReportRejected(const Dataset& dataset, const std::string& what, double max_share,
@@ -126,7 +137,7 @@ Dataset LoadSplit(const Config& config, const std::string& split, const std::str
 }
 
 // Makes the run fit into memory as memory.plan says.
-void PlanMemory(Config& config, RunReporter& reporter) {
+void PlanMemory(Config& config, int64_t world, RunReporter& reporter) {
   PlanRequest request;
   request.budget = DefaultBudget(config);
   request.margin = config.memory.margin;
@@ -135,7 +146,8 @@ void PlanMemory(Config& config, RunReporter& reporter) {
     if (config.memory.recompute == "auto") config.memory.recompute = "lean";
     return;
   }
-  const PlanReport report = MakePlan(config, request, RehearseStep);
+  const PlanReport report =
+      MakePlan(config, request, [world](const Config& c) { return RehearseRankStep(c, world); });
   const bool possible = report.fits() || (config.memory.plan == "auto" && report.chosen >= 0);
   if (!possible) {
     throw Error("the training step does not fit into memory: " + PlanParagraph(report),
@@ -148,36 +160,40 @@ void PlanMemory(Config& config, RunReporter& reporter) {
   Apply(report.plans[static_cast<size_t>(report.chosen)], &config);
 }
 
-int RunTrain(const ConfigArguments& arguments) {
-  LoadedConfig loaded = LoadConfig(arguments.path, arguments.overrides);
-  Config& config = loaded.config;
-  ValidateTraining(config, &loaded.provenance);
-  SetThreads(config);
-  ApplyMemoryBudget(config);
-  PrepareWorkDir(config.train.work_dir, "--work-dir");
-  const WorkDirLock lock(config.train.work_dir);
+// Rank 0 plans for all: another's memory may differ by a little.
+void PlanTogether(Config& config, Group& group, RunReporter& reporter) {
+  if (group.leads()) PlanMemory(config, group.world(), reporter);
+  Recovery::Decision unused;
+  ShareDecision(group, &unused, &config);
+}
 
-  Progress progress(std::cout, DetectTerminal(STDOUT_FILENO), config.train.log_every);
-  JsonLog log(config.train.work_dir + "/log.jsonl");
-  RunReporter reporter(progress, log);
-
-  const Dataset train_set = LoadSplit(config, config.data.train_split, "training", reporter);
-  Dataset val_set;
-  if (config.train.val_every > 0) {
-    val_set = LoadSplit(config, config.data.val_split, "validation", reporter);
+// Where a rank writes what it has to say: rank 0 to standard output, the others each to its log.
+class RankOutput {
+ public:
+  RankOutput(const Group& group, const std::string& work_dir) {
+    if (group.leads()) return;
+    const std::string path = work_dir + "/rank_" + std::to_string(group.rank()) + ".log";
+    log_.open(path, std::ios::app);
+    if (!log_) throw Error("cannot write this rank's log", path, "free some space there");
   }
-  PlanMemory(config, reporter);
+  std::ostream& stream() { return log_.is_open() ? log_ : std::cout; }
+  Terminal terminal() const { return log_.is_open() ? Terminal() : DetectTerminal(STDOUT_FILENO); }
 
-  const std::unique_ptr<Network> network = MakeNetwork(config.model, NetworkOptions(config));
-  InitialiseNetwork(*network, config.model, static_cast<uint64_t>(config.seed));
-  network->SetRecompute(
-      ParseRecompute(config.memory.recompute, network->Segments(), "memory.recompute"));
-  const auto validate = [&](Network& trained, const Config& now) {
+ private:
+  std::ofstream log_;
+};
+
+// The validation of the loop, by all ranks together.
+Validator MakeValidator(const Dataset& val_set, Group& group, Progress& progress,
+                        RunReporter& reporter) {
+  return [&val_set, &group, &progress, &reporter](Network& trained, const Config& now) {
     const EvaluationResult result = Evaluate(
-        trained, val_set, now, now.eval.val_clips, false, [&](int64_t done, int64_t total) {
-          if (g_interrupted) throw Error("interrupted");  // the loop knows and validates on resume
+        trained, val_set, now, now.eval.val_clips, false,
+        [&](int64_t done, int64_t total) {
+          if (g_interrupted) throw StopAsked();  // the loop knows and validates on resume
           progress.Note("validating " + std::to_string(done) + "/" + std::to_string(total));
-        });
+        },
+        &group);
     if (!result.bad_clips.empty()) {
       reporter.OnMessage("validation left out " + std::to_string(result.bad_clips.size()) +
                          " unreadable clips, first " + result.bad_clips[0].id + ": " +
@@ -188,21 +204,9 @@ int RunTrain(const ConfigArguments& arguments) {
     validation.metrics = NamedMetrics(result);
     return validation;
   };
-  Validator validator;
-  if (config.train.val_every > 0) validator = validate;
+}
 
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
-    // What was started to ignore it (nohup, a background job) goes on ignoring it.
-    if (std::signal(number, OnSignal) == SIG_IGN) std::signal(number, SIG_IGN);
-  }
-  const TrainResult result =
-      Train(*network, config, train_set, validator, DumpConfig(config), reporter, &g_interrupted);
-  progress.Finish();
-  if (result.end == TrainEnd::kInterrupted) {
-    std::cout << "stopped by a signal; saved " << result.last_checkpoint
-              << "; the same command continues\n";
-    return 128 + g_signal;
-  }
+void ReportEnd(const TrainResult& result) {
   std::cout << (result.end == TrainEnd::kEarlyStop ? "stopped early" : "finished") << " after "
             << result.iterations << " iterations; last checkpoint " << result.last_checkpoint;
   if (!result.best_checkpoint.empty()) {
@@ -210,35 +214,128 @@ int RunTrain(const ConfigArguments& arguments) {
               << result.best_checkpoint;
   }
   std::cout << "\n";
+}
+
+// What stopped the run, on all ranks alike: the signal of the first rank that got one.
+int SignalOfAll(Group& group) {
+  for (const std::string& number : group.Gather(std::to_string(g_signal))) {
+    if (number != "0") return std::stoi(number);
+  }
+  return SIGTERM;
+}
+
+// This rank's part of the run.
+int TrainOnRank(Config& config, Group& group) {
+  const auto starting = [&group] { group.Tell(-1, RankPhase::kStarting); };  // a sign of life
+  starting();
+  PrepareWorkDir(config.train.work_dir, "--work-dir");
+  std::optional<WorkDirLock> lock;
+  if (group.leads()) lock.emplace(config.train.work_dir);
+  RankOutput output(group, config.train.work_dir);
+  Progress progress(output.stream(), output.terminal(), config.train.log_every);
+  std::optional<JsonLog> log;
+  if (group.leads()) log.emplace(config.train.work_dir + "/log.jsonl");
+  RunReporter reporter(progress, log ? &*log : nullptr);
+
+  const Dataset train_set = LoadSplit(config, config.data.train_split, "training", reporter);
+  Dataset val_set;
+  if (config.train.val_every > 0) {
+    val_set = LoadSplit(config, config.data.val_split, "validation", reporter);
+  }
+  starting();
+  PlanTogether(config, group, reporter);
+  starting();
+
+  const std::unique_ptr<Network> network = MakeNetwork(config.model, NetworkOptions(config));
+  InitialiseNetwork(*network, config.model, static_cast<uint64_t>(config.seed));
+  network->SetRecompute(
+      ParseRecompute(config.memory.recompute, network->Segments(), "memory.recompute"));
+  Validator validator;
+  if (config.train.val_every > 0) validator = MakeValidator(val_set, group, progress, reporter);
+
+  g_launched = std::getenv("KINEFIT_STATUS_DIR") != nullptr;
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    // What was started to ignore it (nohup, a background job) goes on ignoring it.
+    if (std::signal(number, OnSignal) == SIG_IGN) std::signal(number, SIG_IGN);
+  }
+  const TrainResult result = Train(*network, config, train_set, validator, DumpConfig(config),
+                                   reporter, &g_interrupted, &group);
+  progress.Finish();
+  group.Tell(result.iterations, RankPhase::kEnding);
+  if (result.end == TrainEnd::kInterrupted) {
+    const int stopped_by = SignalOfAll(group);
+    if (group.leads()) {
+      std::cout << "stopped by a signal; saved " << result.last_checkpoint
+                << "; the same command continues\n";
+    }
+    return 128 + stopped_by;
+  }
+  if (group.leads()) ReportEnd(result);
   return kExitOk;
+}
+
+int RunTrain(const ConfigArguments& arguments) {
+  LoadedConfig loaded = LoadConfig(arguments.path, arguments.overrides);
+  Config& config = loaded.config;
+  const RankEnvironment environment = ReadRankEnvironment();
+  ChooseDevice(environment, &config);
+  ValidateTraining(config, &loaded.provenance);
+  SetThreads(config, environment.local_world);
+  ApplyMemoryBudget(config, environment.local_world);
+  Ranks ranks(environment, config);
+  return ranks.Run([&] { return TrainOnRank(config, ranks.group()); });
+}
+
+struct TrainArguments {
+  ConfigArguments config;
+  std::string work_dir;
+  std::string resume;
+  std::string budget;
+  const CLI::Option* work_dir_given = nullptr;
+  const CLI::Option* resume_given = nullptr;
+  const CLI::Option* budget_given = nullptr;
+
+  // With the flags that stand for options of the configuration.
+  ConfigArguments All() const {
+    ConfigArguments all = config;
+    const auto set = [&](const CLI::Option* given, const char* key, const std::string& value) {
+      if (given->count() > 0) all.overrides.push_back(std::string(key) + "=" + QuoteToml(value));
+    };
+    set(work_dir_given, "train.work_dir", work_dir);
+    set(resume_given, "train.resume", resume);
+    set(budget_given, "memory.budget", budget);
+    return all;
+  }
+};
+
+void AddTrainArguments(CLI::App* command, TrainArguments* arguments) {
+  AddConfigArguments(command, &arguments->config);
+  arguments->work_dir_given = command->add_option(
+      "-w,--work-dir", arguments->work_dir, "folder for checkpoints and log (train.work_dir)");
+  arguments->resume_given =
+      command->add_option("--resume", arguments->resume,
+                          "auto: newest valid checkpoint in the work dir; never; or a checkpoint "
+                          "(train.resume)");
+  arguments->budget_given = command->add_option(
+      "--memory-budget", arguments->budget, "memory the run may use, e.g. 6GiB (memory.budget)");
 }
 
 }  // namespace
 
+ConfigArguments ParseTrainCommand(const std::vector<std::string>& words) {
+  CLI::App app("", "kinefit train");
+  TrainArguments arguments;
+  AddTrainArguments(&app, &arguments);
+  app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them reversed
+  return arguments.All();
+}
+
 void AddTrainCommand(CLI::App& app, int* exit_code) {
-  auto arguments = std::make_shared<ConfigArguments>();
-  auto work_dir = std::make_shared<std::string>();
-  auto resume = std::make_shared<std::string>();
-  auto budget = std::make_shared<std::string>();
+  auto arguments = std::make_shared<TrainArguments>();
   CLI::App* command = app.add_subcommand(
       "train", "train a network; the same command continues a run that was stopped or killed");
-  AddConfigArguments(command, arguments.get());
-  const CLI::Option* work_dir_given = command->add_option(
-      "-w,--work-dir", *work_dir, "folder for checkpoints and log (train.work_dir)");
-  const CLI::Option* resume_given =
-      command->add_option("--resume", *resume,
-                          "auto: newest valid checkpoint in the work dir; never; or a checkpoint "
-                          "(train.resume)");
-  const CLI::Option* budget_given = command->add_option(
-      "--memory-budget", *budget, "memory the run may use, e.g. 6GiB (memory.budget)");
-  command->callback([=] {
-    ConfigArguments all = *arguments;
-    if (work_dir_given->count() > 0)
-      all.overrides.push_back("train.work_dir=" + QuoteToml(*work_dir));
-    if (resume_given->count() > 0) all.overrides.push_back("train.resume=" + QuoteToml(*resume));
-    if (budget_given->count() > 0) all.overrides.push_back("memory.budget=" + QuoteToml(*budget));
-    *exit_code = RunTrain(all);
-  });
+  AddTrainArguments(command, arguments.get());
+  command->callback([=] { *exit_code = RunTrain(arguments->All()); });
 }
 
 }  // namespace kinefit

@@ -214,6 +214,13 @@ struct MemoryConfig {
   bool exact = false;    // only plans that change nothing in the mathematics
 };
 
+// Training with several processes ("ranks"): docs/distributed.md.
+struct DistributedConfig {
+  double timeout = 300;     // seconds without a sign of life after which a rank is lost
+  bool sync_bn = true;      // batch norms see the batch of all ranks
+  int64_t bucket_mib = 25;  // gradients are exchanged in pieces of this size
+};
+
 struct Config {
   int64_t seed = 0;
   std::string device = "cpu";  // "cpu", "cuda", "cuda:1"
@@ -223,6 +230,7 @@ struct Config {
   TrainConfig train;
   EvalConfig eval;
   MemoryConfig memory;
+  DistributedConfig distributed;
 };
 
 }  // namespace kinefit

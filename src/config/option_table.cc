@@ -362,6 +362,18 @@ void AddMemory(const ConfigLines<MemoryConfig>& add) {
   add("exact", &M::exact, Anything(), "choose only plans that change nothing in the mathematics");
 }
 
+void AddDistributed(const ConfigLines<DistributedConfig>& add) {
+  using D = DistributedConfig;
+  add("timeout", &D::timeout, AboveUpTo(0, 86400),
+      "a rank that gives no sign of life, or keeps the others waiting, for so long is lost",
+      "seconds");
+  add("sync_bn", &D::sync_bn, Anything(),
+      "batch norms see the batch of all ranks; else each its own, and rank 0's running statistics "
+      "are validated and saved");
+  add("bucket_mib", &D::bucket_mib, Between(1, 4096),
+      "gradients are exchanged in pieces of this size", "MiB");
+}
+
 std::vector<OptionOf<Config>> MakeConfigOptions() {
   std::vector<OptionOf<Config>> options;
   const ConfigLines<Config> add(&options, "", [](Config& c) -> Config& { return c; });
@@ -373,6 +385,7 @@ std::vector<OptionOf<Config>> MakeConfigOptions() {
   AddTrain(add.In("train", &Config::train));
   AddEval(add.In("eval", &Config::eval));
   AddMemory(add.In("memory", &Config::memory));
+  AddDistributed(add.In("distributed", &Config::distributed));
   return options;
 }
 

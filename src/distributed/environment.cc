@@ -165,7 +165,6 @@ RankEnvironment ReadRankEnvironment(const GetVariable& get) {
   }
   found.restarts = variables.Number("TORCHELASTIC_RESTART_COUNT", 0, INT64_MAX, 0);
   found.error_file = variables.Text("TORCHELASTIC_ERROR_FILE");
-  found.quiet_failure = variables.Text("KINEFIT_QUIET_FAILURE") == "1";
   return found;
 }
 

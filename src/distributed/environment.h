@@ -25,10 +25,7 @@ namespace kinefit {
 //   TORCHELASTIC_RESTART_COUNT     how often the group was started before: keeps apart what the
 //                                  starts write into one store
 //   TORCHELASTIC_ERROR_FILE        where a rank writes why it ended: JSON, {"message": {"message":
-//                                  text, "extraInfo": {"rank", "step", "timestamp"}}}
-//   KINEFIT_QUIET_FAILURE          "1": whoever started the ranks shows that reason; the rank
-//   itself
-//                                  writes it to its log only
+//                                  text, "extraInfo": {"rank", "timestamp"}}}
 struct RankEnvironment {
   std::string source;  // "torchrun", "openmpi", "slurm"; "" = one process, nothing was said
   int64_t rank = 0;
@@ -40,7 +37,6 @@ struct RankEnvironment {
   bool store_is_served = false;  // by whoever started the ranks
   int64_t restarts = 0;
   std::string error_file;
-  bool quiet_failure = false;
 
   bool one_of_many() const { return world > 1; }
 };

@@ -1,8 +1,14 @@
 #include "evaluate/evaluate.h"
 
-#include <algorithm>
-#include <numeric>
+#include <c10/util/Exception.h>
 
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <numeric>
+#include <utility>
+
+#include "distributed/pack.h"
 #include "files/error.h"
 
 namespace kinefit {
@@ -124,19 +130,27 @@ std::vector<std::pair<std::string, at::Tensor>> FuseScores(const NetworkOutput& 
   return scores;
 }
 
-EvaluationResult Evaluate(Network& network, const Dataset& dataset, const Config& config,
-                          int64_t clips, bool flip,
-                          const std::function<void(int64_t, int64_t)>& progress) {
+namespace {
+
+// What this process scores of the set: results in the order in which they came.
+struct Scored {
+  EvaluationResult result;
+  std::vector<int64_t> index;  // of each sample, into the dataset
+};
+
+Scored ScoreShare(Network& network, const Dataset& dataset, const Config& config, int64_t clips,
+                  bool flip, const std::function<void(int64_t, int64_t)>& progress, Shard shard) {
   // A batch holds about eval.batch_size clips whatever their number per sample, so that ten clips
   // need no more memory than one.
   const int64_t clips_per_sample = std::max<int64_t>(clips, 1) * (flip ? 2 : 1);
   const int64_t samples_at_once = std::max<int64_t>(config.eval.batch_size / clips_per_sample, 1);
-  Loader loader(dataset, config, Phase::kTest, samples_at_once, clips, flip);
+  Loader loader(dataset, config, Phase::kTest, samples_at_once, clips, flip, shard);
   loader.Start({0, 0});
-  EvaluationResult result;
-  std::vector<int64_t> index;
+  Scored scored;
+  EvaluationResult& result = scored.result;
   Batch batch;
   while (loader.Next(&batch)) {
+    Heartbeat::Own().Enter(RankPhase::kValidating);
     const NetworkOutput output = InferLogits(network, {batch.imgs, batch.heatmap_imgs},
                                              std::max<int64_t>(config.eval.batch_size, 1),
                                              static_cast<uint64_t>(config.seed));
@@ -148,22 +162,118 @@ EvaluationResult Evaluate(Network& network, const Dataset& dataset, const Config
       AppendRows(scores[s].second, batch.labels, &result.streams[s].second);
     }
     result.ids.insert(result.ids.end(), batch.ids.begin(), batch.ids.end());
-    index.insert(index.end(), batch.sample_index.begin(), batch.sample_index.end());
+    scored.index.insert(scored.index.end(), batch.sample_index.begin(), batch.sample_index.end());
     if (progress) {
-      progress(static_cast<int64_t>(index.size() + loader.bad_clips().size()),
-               static_cast<int64_t>(dataset.samples.size()));
+      const auto done = static_cast<int64_t>(scored.index.size() + loader.bad_clips().size());
+      const auto total = static_cast<int64_t>(dataset.samples.size());
+      progress(std::min(done * shard.world, total), total);
     }
   }
   result.bad_clips = loader.bad_clips();
-  if (index.empty()) {
+  return scored;
+}
+
+template <typename T>
+std::string AsBytes(const std::vector<T>& values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
+}
+
+template <typename T>
+std::vector<T> FromBytes(const std::string& bytes) {
+  std::vector<T> values(bytes.size() / sizeof(T));
+  if (!values.empty()) std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
+  return values;
+}
+
+std::string PackScored(const Scored& scored) {
+  std::vector<std::string> parts = {AsBytes(scored.index), Pack(scored.result.ids)};
+  std::vector<std::string> bad;
+  for (const BadClip& clip : scored.result.bad_clips) {
+    bad.push_back(clip.id);
+    bad.push_back(clip.reason);
+  }
+  parts.push_back(Pack(bad));
+  for (const auto& [name, table] : scored.result.streams) {
+    parts.insert(parts.end(), {name, std::to_string(table.classes), AsBytes(table.scores),
+                               AsBytes(table.labels)});
+  }
+  return Pack(parts);
+}
+
+template <typename T>
+void Append(const std::vector<T>& more, std::vector<T>* all) {
+  all->insert(all->end(), more.begin(), more.end());
+}
+
+void AddScored(const std::string& bytes, Scored* all) {
+  const std::vector<std::string> parts = Unpack(bytes);
+  Append(FromBytes<int64_t>(parts.at(0)), &all->index);
+  Append(Unpack(parts.at(1)), &all->result.ids);
+  const std::vector<std::string> bad = Unpack(parts.at(2));
+  for (size_t i = 0; i + 1 < bad.size(); i += 2) {
+    all->result.bad_clips.push_back({bad[i], bad[i + 1]});
+  }
+  auto& streams = all->result.streams;
+  const bool first = streams.empty();
+  for (size_t i = 3; i + 3 < parts.size(); i += 4) {
+    if (first) streams.emplace_back(parts[i], ScoreTable{std::stoll(parts[i + 1]), {}, {}});
+    ScoreTable& table = streams.at((i - 3) / 4).second;
+    Append(FromBytes<double>(parts[i + 2]), &table.scores);
+    Append(FromBytes<int64_t>(parts[i + 3]), &table.labels);
+  }
+}
+
+// Runs `score`; all ranks go on together, or all throw what stopped one of them.
+Scored ScoreTogether(Group& group, const std::function<Scored()>& score) {
+  double troubles[2] = {0, 0};  // out of memory, asked to stop
+  Scored scored;
+  std::string failure;
+  try {
+    scored = score();
+  } catch (const c10::OutOfMemoryError& error) {
+    failure = error.msg().substr(0, error.msg().find('\n'));
+  } catch (const std::bad_alloc&) {
+    failure = "out of memory: the system gives no more";
+  } catch (const StopAsked&) {
+    troubles[1] = 1;
+  }
+  troubles[0] = failure.empty() ? 0 : 1;
+  at::Tensor sum = at::from_blob(troubles, {2}, at::kDouble);
+  group.Sum(sum);
+  if (troubles[1] > 0) throw StopAsked();
+  if (troubles[0] > 0) {
+    if (failure.empty()) failure = "out of memory on another rank";
+    throw c10::OutOfMemoryError(failure, /*backtrace=*/"");
+  }
+  return scored;
+}
+
+}  // namespace
+
+EvaluationResult Evaluate(Network& network, const Dataset& dataset, const Config& config,
+                          int64_t clips, bool flip,
+                          const std::function<void(int64_t, int64_t)>& progress, Group* group) {
+  const Shard shard = group == nullptr ? Shard{} : Shard{group->rank(), group->world()};
+  const auto score = [&] {
+    return ScoreShare(network, dataset, config, clips, flip, progress, shard);
+  };
+  Scored scored;
+  if (shard.world == 1) {
+    scored = score();
+  } else {
+    const std::string own = PackScored(ScoreTogether(*group, score));
+    for (const std::string& part : group->Gather(own)) AddScored(part, &scored);
+  }
+  EvaluationResult& result = scored.result;
+  if (scored.index.empty()) {
     throw Error("none of the " + std::to_string(dataset.samples.size()) +
                     " clips could be evaluated" +
                     (result.bad_clips.empty() ? "" : ": " + result.bad_clips.front().reason),
                 result.bad_clips.empty() ? "" : result.bad_clips.front().id,
                 "check data.videos and the split");
   }
-  SortByIndex(index, &result);
-  return result;
+  SortByIndex(scored.index, &result);
+  return std::move(result);
 }
 
 }  // namespace kinefit

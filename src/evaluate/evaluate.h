@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "distributed/group.h"
 #include "evaluate/metrics.h"
 #include "loader/loader.h"
 #include "model/network.h"
@@ -38,8 +39,12 @@ std::vector<std::pair<std::string, at::Tensor>> FuseScores(const NetworkOutput& 
 // Runs the network in inference mode over the whole set; restores its training flag.
 // `progress(done, total)` may be empty. Results stand in the dataset's order; samples whose clip
 // was bad are missing from them and listed. Throws Error if no sample is left or too many were bad.
+// In a `group` of several ranks each scores its share of every batch and all get the whole result;
+// where one runs out of memory all throw c10::OutOfMemoryError, where `progress` throws StopAsked
+// on one, all throw that. null: this process alone.
 EvaluationResult Evaluate(Network& network, const Dataset& dataset, const Config& config,
                           int64_t clips, bool flip,
-                          const std::function<void(int64_t, int64_t)>& progress = {});
+                          const std::function<void(int64_t, int64_t)>& progress = {},
+                          Group* group = nullptr);
 
 }  // namespace kinefit

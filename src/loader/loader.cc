@@ -24,6 +24,7 @@ namespace {
 struct Slot {
   int64_t epoch = 0;
   int64_t first = 0;                 // position in the epoch of place 0
+  int64_t first_row = 0;             // of place 0 within the batch of all processes
   std::vector<int64_t> samples;      // [places] index into the dataset
   std::vector<std::string> reasons;  // [places] why the clip cannot be used; "" = it can
   at::Tensor imgs;                   // rows of all places, good or bad
@@ -212,6 +213,7 @@ std::shared_ptr<Slot> Loader::State::OpenSlot() {
   const Places range = batches.Of(next_slot);
   const int64_t places = range.size();
   slot->first = range.begin;
+  slot->first_row = range.begin - batches.skipped() - next_slot * batch_size * shard.world;
   slot->samples.assign(order.begin() + range.begin, order.begin() + range.end);
   slot->reasons.resize(static_cast<size_t>(places));
   slot->unfinished = places;
@@ -335,6 +337,7 @@ bool Loader::Next(Batch* batch) {
 
     *batch = Batch();
     batch->clips = s.shapes.clips;
+    batch->first_row = slot->first_row;
     batch->imgs = KeepRows(slot->imgs, good, slot->places());
     batch->heatmap_imgs = KeepRows(slot->heatmap_imgs, good, slot->places());
     batch->labels = at::empty({static_cast<int64_t>(good.size())}, at::kLong);

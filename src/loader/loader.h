@@ -23,6 +23,7 @@ struct Batch {
   std::vector<std::string> ids;       // [N]
   std::vector<int64_t> sample_index;  // [N] index into the dataset
   int64_t clips = 1;                  // K
+  int64_t first_row = 0;  // sample 0's place among those of all processes' part of this batch
 };
 
 struct BadClip {

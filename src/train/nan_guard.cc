@@ -6,23 +6,27 @@
 namespace kinefit {
 namespace {
 
-std::string SaveNames(const StepResult& result, const std::string& work_dir, int64_t iteration) {
+std::string SaveNames(const StepResult& result, const std::string& work_dir, int64_t iteration,
+                      Group& group) {
+  std::string own;
+  for (const std::string& id : result.ids) own += id + "\n";
   std::string text;
-  for (const std::string& id : result.ids) text += id + "\n";
+  for (const std::string& part : group.Gather(own)) text += part;
   const std::string path = work_dir + "/nan_batch_iter_" + std::to_string(iteration) + ".txt";
-  PublishFile(path, text);
+  if (group.leads()) PublishFile(path, text);
   return path;
 }
 
 }  // namespace
 
-bool NanGuard::Check(const StepResult& result, int64_t iteration, int64_t* skipped_in_a_row) const {
+bool NanGuard::Check(const StepResult& result, int64_t iteration, int64_t* skipped_in_a_row,
+                     Group& group) const {
   if (result.finite) {
     // A step dropped by the loss scaler says nothing about the numbers: it leaves the count alone.
     if (!result.overflow) *skipped_in_a_row = 0;
     return false;
   }
-  const std::string path = SaveNames(result, config_.work_dir, iteration);
+  const std::string path = SaveNames(result, config_.work_dir, iteration, group);
   ++*skipped_in_a_row;
   const bool stop = config_.nan_guard != "skip";
   if (!stop && *skipped_in_a_row <= config_.max_skipped_steps) return true;

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "config/config.h"
+#include "distributed/group.h"
 #include "train/step.h"
 
 namespace kinefit {
@@ -17,7 +18,9 @@ class NanGuard {
   // names are saved as `<work_dir>/nan_batch_iter_<iteration>.txt`; then, under "stop" or when more
   // than max_skipped_steps come in a row, throws Error naming that file. Otherwise counts the step
   // and returns true: it has been skipped.
-  bool Check(const StepResult& result, int64_t iteration, int64_t* skipped_in_a_row) const;
+  // With several ranks all call it; rank 0 saves the names of all.
+  bool Check(const StepResult& result, int64_t iteration, int64_t* skipped_in_a_row,
+             Group& group) const;
 
  private:
   const TrainConfig& config_;

@@ -87,11 +87,12 @@ void Recovery::FindAlternatives(const Config& config) {
       request.details = true;
       Plan current;
       current.precision = config.train.precision;
-      current.need = RehearseStep(config).need();
+      const auto rehearse = [this](const Config& c) { return RehearseRankStep(c, world_); };
+      current.need = rehearse(config).need();
       request.budget = static_cast<int64_t>(static_cast<double>(current.need) * kLess);
       const int64_t known = DefaultBudget(config);
       if (known > 0) request.budget = std::min(request.budget, known);
-      alternatives_ = Fallbacks(MakePlan(open, request, RehearseStep), current);
+      alternatives_ = Fallbacks(MakePlan(open, request, rehearse), current);
       return;
     } catch (const c10::OutOfMemoryError&) {
       ReleaseCache();

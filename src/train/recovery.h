@@ -14,6 +14,9 @@ namespace kinefit {
 // with less, as far as memory.plan = "auto" allows, and when none is left not at all.
 class Recovery {
  public:
+  // `world`: ranks of the run.
+  explicit Recovery(int64_t world = 1) : world_(world) {}
+
   // Whether the last step or validation ran out of memory, and what was then decided.
   struct Decision {
     bool go_on = false;
@@ -33,6 +36,7 @@ class Recovery {
  private:
   void FindAlternatives(const Config& config);
 
+  int64_t world_;
   bool planned_ = false;
   std::vector<Plan> alternatives_;  // not tried yet, in this order
   int64_t tried_ = 0;

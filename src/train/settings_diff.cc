@@ -8,12 +8,26 @@ namespace {
 
 // Keys, or sections when they end in a dot, that leave weights and scores as they are.
 constexpr const char* kHarmless[] = {
-    "train.work_dir",  "train.resume",    "train.init",
-    "train.init_rgb",  "train.init_pose", "train.init_strict",
-    "train.log_every", "train.keep_last", "train.checkpoint_every",
-    "train.nan_guard", "data.workers",    "train.max_skipped_steps",
-    "data.prefetch",   "eval.",           "data.max_bad_share",
-    "memory.",         "threads",         "data.test_split",
+    "train.work_dir",
+    "train.resume",
+    "train.init",
+    "train.init_rgb",
+    "train.init_pose",
+    "train.init_strict",
+    "train.log_every",
+    "train.keep_last",
+    "train.checkpoint_every",
+    "train.nan_guard",
+    "data.workers",
+    "train.max_skipped_steps",
+    "data.prefetch",
+    "eval.",
+    "data.max_bad_share",
+    "memory.",
+    "threads",
+    "data.test_split",
+    "distributed.timeout",
+    "distributed.bucket_mib",
 };
 
 bool Harmless(const std::string& key) {

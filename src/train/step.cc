@@ -1,6 +1,7 @@
 #include "train/step.h"
 
 #include <cmath>
+#include <new>
 
 #include "files/error.h"
 #include "model/loss.h"
@@ -18,6 +19,15 @@ at::Device DeviceOf(const Network& network) {
 
 at::Tensor ToDevice(const at::Tensor& tensor, const at::Device& device) {
   return tensor.defined() ? tensor.to(device, tensor.scalar_type(), /*non_blocking=*/true) : tensor;
+}
+
+// The streams of NetworkOutput, in its order.
+std::vector<std::string> StreamNames(const ModelConfig& model) {
+  std::vector<std::string> names;
+  if (model.has_rgb()) names.emplace_back("rgb");
+  if (model.has_pose()) names.emplace_back("pose");
+  if (model.type == "pcan") names.emplace_back("fused");
+  return names;
 }
 
 // How many samples the fused score (sum of the softmaxes) ranks first; scalar tensor.
@@ -80,12 +90,16 @@ struct TrainStep::Sums {
 };
 
 TrainStep::TrainStep(Network& network, const Config& config, Optimizer& optimizer,
-                     LossScaler* scaler)
+                     LossScaler* scaler, const StepPartners& partners)
     : network_(network),
       config_(config),
       optimizer_(optimizer),
       scaler_(scaler),
+      partners_(partners),
       device_(DeviceOf(network)) {
+  if (partners_.exchange != nullptr && partners_.sync_bn) {
+    sum_statistics_ = [this](at::Tensor& values) { partners_.exchange->SumStatistics(values); };
+  }
   network.SetComputeType(ComputeType(config.train.precision, device_));
   if (device_.is_meta()) {
     reserve_on_meta_ =
@@ -96,6 +110,27 @@ TrainStep::TrainStep(Network& network, const Config& config, Optimizer& optimize
 }
 
 StepResult TrainStep::Run(int64_t iteration, double lr, const std::function<bool(Batch*)>& next) {
+  if (partners_.exchange == nullptr) return RunAlone(iteration, lr, next);
+  StepExchange& exchange = *partners_.exchange;
+  exchange.Begin();
+  try {
+    return RunAlone(iteration, lr, next);
+  } catch (const StepCalledOff&) {
+    throw;
+  } catch (const c10::OutOfMemoryError&) {
+    failed_ranks_ = exchange.Fail();
+    throw;
+  } catch (const std::bad_alloc&) {
+    failed_ranks_ = exchange.Fail();
+    throw;
+  } catch (...) {
+    exchange.Abandon();
+    throw;
+  }
+}
+
+StepResult TrainStep::RunAlone(int64_t iteration, double lr,
+                               const std::function<bool(Batch*)>& next) {
   at_work_ = "forward";
   const BufferSnapshot before(network_);
   bool undo = true;
@@ -124,19 +159,19 @@ StepResult TrainStep::Attempt(int64_t iteration, double lr, const std::function<
     at_work_ = "loading";
     return next(&batch);
   };
-  for (int64_t micro = 0; get(); ++micro) {
+  int64_t micro = 0;
+  for (; get(); ++micro) {
     RunMicroBatch(batch, iteration, micro, &sums);
     result.ids.insert(result.ids.end(), batch.ids.begin(), batch.ids.end());
     batch = Batch();
   }
-  if (sums.samples == 0) return result;
+  if (!AddUp(sums, micro, &result)) return result;
 
   at_work_ = "update";
-  const double nominal = static_cast<double>(
-      config_.train.accumulate > 1 ? config_.train.accumulate * config_.train.batch_size
-                                   : sums.samples);
+  const auto samples = static_cast<double>(result.samples);
+  const bool weighted = config_.train.accumulate > 1 || partners_.exchange != nullptr;
   const double scale = scaler_ == nullptr ? 1 : scaler_->scale();
-  ScaleGradients(nominal / static_cast<double>(sums.samples) / scale);
+  ScaleGradients((weighted ? Nominal() : samples) / samples / scale);
   const std::vector<at::Tensor> gradients = Gradients(network_.parameters());
   Conclude(sums, GradientNorm(gradients), &result);
 
@@ -145,13 +180,12 @@ StepResult TrainStep::Attempt(int64_t iteration, double lr, const std::function<
   result.overflow = scaler_ != nullptr && loss_finite && !norm_finite && !scaler_->exhausted();
   result.finite = (loss_finite && norm_finite) || result.overflow;
   const bool update = result.finite && !result.overflow;
-  if (update) {
-    const double limit = config_.train.optimizer.clip_norm;
-    if (limit > 0) ClipGradients(gradients, result.grad_norm, limit);
-    optimizer_.Prepare();
-  }
+  if (update) optimizer_.Prepare();
+  if (partners_.exchange != nullptr) partners_.exchange->Ready(&result.grad_norm);
   // From here on nothing fails for want of memory.
   const AllocationReserve::Use reserve;
+  const double limit = config_.train.optimizer.clip_norm;
+  if (update && limit > 0) ClipGradients(gradients, result.grad_norm, limit);
   if (scaler_ != nullptr && result.finite) scaler_->Update(result.overflow);
   if (update) optimizer_.Step(lr);
   *undo = !result.finite;
@@ -167,15 +201,19 @@ void TrainStep::RunMicroBatch(const Batch& batch, int64_t iteration, int64_t mic
   input.imgs = ToDevice(batch.imgs, device_);
   input.heatmap_imgs = ToDevice(batch.heatmap_imgs, device_);
   const at::Tensor labels = ToDevice(batch.labels, device_);
+  network_.SetBatchShare({sum_statistics_ ? &sum_statistics_ : nullptr, batch.first_row});
   NetworkOutput output = network_.Forward(input, random);
   output.feature_rgb = output.feature_pose = at::Tensor();  // not to last through the backward pass
   const Loss loss = ComputeLoss(output, labels, config_.model.head);
 
   at_work_ = "backward";
   double factor = scaler_ == nullptr ? 1 : scaler_->scale();
-  if (config_.train.accumulate > 1) {
-    factor *= static_cast<double>(n) /
-              static_cast<double>(config_.train.accumulate * config_.train.batch_size);
+  if (config_.train.accumulate > 1 || partners_.exchange != nullptr) {
+    factor *= static_cast<double>(n) / Nominal();
+  }
+  // Behind a last micro-batch that does not come, the gradients are exchanged all the same.
+  if (partners_.exchange != nullptr && micro + 1 == config_.train.accumulate) {
+    partners_.exchange->ExpectGradients();
   }
   if (factor == 1) {
     loss.total.backward();
@@ -185,9 +223,42 @@ void TrainStep::RunMicroBatch(const Batch& batch, int64_t iteration, int64_t mic
   sums->Add(loss, CountCorrect(output, labels), n);
 }
 
+// Gradients and numbers of all ranks; false if there is not a single sample in the step.
+bool TrainStep::AddUp(const Sums& sums, int64_t micro_batches, StepResult* result) {
+  result->samples = sums.samples;
+  if (partners_.exchange == nullptr) return sums.samples > 0;
+  StepTotals totals;
+  totals.samples = static_cast<double>(sums.samples);
+  totals.micro_batches = micro_batches;
+  totals.stop = partners_.interrupted != nullptr && *partners_.interrupted;
+  TORCH_CHECK(sums.parts.size() <= StepTotals::kStreams, "more streams than totals");
+  if (sums.samples > 0 && !device_.is_meta()) {
+    totals.loss = sums.loss.item<double>();
+    totals.correct = sums.correct.item<double>();
+    for (size_t i = 0; i < sums.parts.size(); ++i) {
+      totals.losses[i] = sums.parts[i].second.item<double>();
+    }
+  }
+  partners_.exchange->AddUp(&totals);
+  result->samples = static_cast<int64_t>(totals.samples);
+  result->stop = totals.stop;
+  result->statistics_of = totals.statistics_of;
+  if (result->samples == 0) return false;
+  result->loss = totals.loss / totals.samples;
+  result->top1 = totals.correct / totals.samples;
+  size_t stream = 0;  // also on a rank that had no sample, and so no loss with a name
+  for (const std::string& name : StreamNames(config_.model)) {
+    result->losses.emplace_back(name, totals.losses[stream++] / totals.samples);
+  }
+  return true;
+}
+
 // Brings all numbers of the step to the host in one transfer.
 void TrainStep::Conclude(const Sums& sums, const at::Tensor& norm, StepResult* result) const {
-  result->samples = sums.samples;
+  if (partners_.exchange != nullptr) {  // which has brought them all but this one
+    if (!device_.is_meta()) result->grad_norm = norm.item<double>();
+    return;
+  }
   std::vector<at::Tensor> numbers = {sums.loss, sums.correct, norm.to(device_)};
   for (const auto& [stream, part] : sums.parts) numbers.push_back(part);
   for (at::Tensor& number : numbers) number = number.reshape({}).to(at::kDouble);

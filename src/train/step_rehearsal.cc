@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 
+#include "distributed/rehearsed_exchange.h"
 #include "files/error.h"
 #include "memory/cuda_cache.h"
 #include "memory/cuda_constants.h"
@@ -53,6 +54,12 @@ void MarkGradients(const Network& network, MemoryTrace& trace) {
   }
 }
 
+std::vector<size_t> LastToFirst(size_t count) {
+  std::vector<size_t> order(count);
+  for (size_t i = 0; i < count; ++i) order[i] = count - 1 - i;
+  return order;
+}
+
 // Makes the optimizer's state as its first step does.
 void TakeFirstUpdate(const Network& network, Optimizer& optimizer) {
   for (const NamedTensor& parameter : network.parameters()) {
@@ -67,8 +74,11 @@ void TakeFirstUpdate(const Network& network, Optimizer& optimizer) {
 // Everything a run has between two steps, and the step, on the meta device.
 class RehearsedRun {
  public:
-  explicit RehearsedRun(const Config& config)
-      : config_(config), cuda_(config.device.compare(0, 4, "cuda") == 0) {
+  RehearsedRun(const Config& config, int64_t world)
+      : config_(config), world_(world), cuda_(config.device.compare(0, 4, "cuda") == 0) {
+    // From the second micro-batch on the gradients of the earlier ones are there; more change
+    // nothing.
+    config_.train.accumulate = std::min<int64_t>(config.train.accumulate, 2);
     SetKernelModel(cuda_ ? KernelModel::kCuda : KernelModel::kCpu);
     trace_.SetRole(MemoryRole::kWeights);
     network_ = MakeNetwork(config.model, kMetaFloat);
@@ -79,6 +89,15 @@ class RehearsedRun {
     optimizer_ = MakeOptimizer(config.train.optimizer, network_->parameters());
     TakeFirstUpdate(*network_, *optimizer_);
     if (config.train.ema) ema_.emplace(*network_, config.train.ema_momentum);
+    if (world > 1) {
+      trace_.SetRole(MemoryRole::kGradients);
+      std::vector<at::Tensor> parameters;
+      for (const NamedTensor& parameter : network_->parameters()) {
+        parameters.push_back(parameter.tensor);
+      }
+      exchange_ = RehearseExchange(parameters, LastToFirst(parameters.size()),
+                                   static_cast<double>(config.distributed.bucket_mib << 20));
+    }
     trace_.SetRole(MemoryRole::kPrefetch);
     // The loader keeps at least one batch ahead, in the CPU's memory wherever the network runs.
     if (!cuda_) {
@@ -91,10 +110,9 @@ class RehearsedRun {
   void TakeStep() {
     LossScaler scaler;
     TrainStep step(*network_, config_, *optimizer_,
-                   config_.train.precision == "fp16" ? &scaler : nullptr);
-    // From the second micro-batch on the gradients of the earlier ones are there; more change
-    // nothing.
-    int64_t left = std::min<int64_t>(config_.train.accumulate, 2);
+                   config_.train.precision == "fp16" ? &scaler : nullptr,
+                   StepPartners{exchange_.get(), world_, config_.distributed.sync_bn, nullptr});
+    int64_t left = config_.train.accumulate;
     step.Run(0, 0, [&](Batch* batch) {
       MarkGradients(*network_, trace_);
       if (left-- == 0) return false;
@@ -124,6 +142,24 @@ class RehearsedRun {
     network_->Forward({batch.imgs, batch.heatmap_imgs}, unused);
   }
 
+  std::vector<size_t> GradientOrder() {
+    std::vector<size_t> order;
+    std::vector<char> seen(network_->parameters().size(), 0);
+    for (size_t i = 0; i < seen.size(); ++i) {
+      const at::Tensor& parameter = network_->parameters()[i].tensor;
+      parameter.register_hook([&order, &seen, i](const at::Tensor& /*gradient*/) {
+        if (seen[i] == 0) order.push_back(i);
+        seen[i] = 1;
+      });
+    }
+    TakeStep();
+    // Without a gradient in this rehearsal, or none at all: they come last.
+    for (size_t i = 0; i < seen.size(); ++i) {
+      if (seen[i] == 0) order.push_back(i);
+    }
+    return order;
+  }
+
   Rehearsal Run() {
     const int64_t begin = trace_.now();
     TakeStep();
@@ -151,26 +187,27 @@ class RehearsedRun {
     result->outside = OutsideBytes(CudaProcess{}).planned;
   }
 
-  const Config& config_;
+  Config config_;
+  const int64_t world_;
   const bool cuda_;
   MemoryTrace trace_;
   std::unique_ptr<Network> network_;
   std::unique_ptr<Optimizer> optimizer_;
   std::optional<Ema> ema_;
+  std::unique_ptr<StepExchange> exchange_;
   std::vector<Batch> waiting_;
 };
 
 }  // namespace
 
-Rehearsal RehearseStep(const Config& config) {
-  const auto start = std::chrono::steady_clock::now();
+namespace {
+
+// Runs what rehearses `config`, with complaints in the user's terms.
+template <typename Run>
+auto Rehearsed(const Run& run) {
   RegisterMetaKernels();
   try {
-    RehearsedRun run(config);
-    Rehearsal result = run.Run();
-    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    result.seconds = elapsed.count();
-    return result;
+    return run();
   } catch (const c10::OutOfMemoryError&) {
     throw;
   } catch (const c10::Error& error) {
@@ -178,6 +215,25 @@ Rehearsal RehearseStep(const Config& config) {
                     error.msg().substr(0, error.msg().find('\n')),
                 "", "check clip length, crop size and the network's strides against each other");
   }
+}
+
+}  // namespace
+
+Rehearsal RehearseStep(const Config& config) { return RehearseRankStep(config, 1); }
+
+std::vector<size_t> GradientOrder(const Config& config) {
+  return Rehearsed([&] { return RehearsedRun(config, 1).GradientOrder(); });
+}
+
+Rehearsal RehearseRankStep(const Config& config, int64_t world) {
+  const auto start = std::chrono::steady_clock::now();
+  return Rehearsed([&] {
+    RehearsedRun run(config, world);
+    Rehearsal result = run.Run();
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    result.seconds = elapsed.count();
+    return result;
+  });
 }
 
 }  // namespace kinefit

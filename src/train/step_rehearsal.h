@@ -1,5 +1,9 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
 #include "config/config.h"
 #include "memory/rehearsal.h"
 
@@ -12,5 +16,13 @@ namespace kinefit {
 // the number the run will use. Thread-safe: rehearsals wait for one another. Throws Error where the
 // configuration makes no network or the clip is too small for it.
 Rehearsal RehearseStep(const Config& config);
+
+// The same for one of `world` ranks: the buckets that gradients are exchanged in are there too.
+// What Gloo or NCCL take for themselves is not counted (a GPU's: memory/cuda_constants.h).
+Rehearsal RehearseRankStep(const Config& config, int64_t world);
+
+// Indices of the network's parameters in the order in which the backward pass completes their
+// gradients, found by a rehearsal.
+std::vector<size_t> GradientOrder(const Config& config);
 
 }  // namespace kinefit

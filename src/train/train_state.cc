@@ -39,22 +39,26 @@ CheckpointDict TrainingEntry(const TrainState& state, const RunIdentity& identit
   for (const BadClip& clip : state.bad_clips) {
     bad_clips.emplace_back(CheckpointDict{{"id", clip.id}, {"reason", clip.reason}});
   }
-  CheckpointDict training = {{"iteration", state.iteration},
-                             {"epoch", epoch},
-                             {"next_batch", step * identity.accumulate},
-                             {"validation_pending", state.validation_pending},
-                             {"best_top1", state.best_top1},
-                             {"best_iteration", state.best_iteration},
-                             {"stale_validations", state.stale_validations},
-                             {"skipped_in_a_row", state.skipped_in_a_row},
-                             {"bad_clips", std::move(bad_clips)},
-                             {"seed", identity.seed},
-                             {"batch_size", identity.batch_size},
-                             {"accumulate", identity.accumulate},
-                             {"samples_per_epoch", identity.samples_per_epoch},
-                             {"steps_per_epoch", identity.steps_per_epoch},
-                             {"threads", identity.threads},
-                             {"settings", identity.settings}};
+  CheckpointDict training = {
+      {"iteration", state.iteration},
+      {"epoch", epoch},
+      {"next_batch", (step - state.epoch_start.first_step) * identity.accumulate},
+      {"validation_pending", state.validation_pending},
+      {"best_top1", state.best_top1},
+      {"best_iteration", state.best_iteration},
+      {"stale_validations", state.stale_validations},
+      {"skipped_in_a_row", state.skipped_in_a_row},
+      {"bad_clips", std::move(bad_clips)},
+      {"seed", identity.seed},
+      {"batch_size", identity.batch_size},
+      {"accumulate", identity.accumulate},
+      {"world", identity.world},
+      {"skipped_samples", state.epoch_start.skipped},
+      {"first_step", state.epoch_start.first_step},
+      {"samples_per_epoch", identity.samples_per_epoch},
+      {"steps_per_epoch", identity.steps_per_epoch},
+      {"threads", identity.threads},
+      {"settings", identity.settings}};
   if (state.plan.batch_size > 0) {
     training.emplace_back("plan", CheckpointDict{{"batch_size", state.plan.batch_size},
                                                  {"accumulate", state.plan.accumulate},
@@ -118,6 +122,9 @@ TrainState ReadState(const DictReader& training, const std::string& path) {
     const DictReader clip(entry, path + ": training.bad_clips");
     state.bad_clips.push_back({clip.String("id"), clip.String("reason")});
   }
+  if (training.Has("skipped_samples")) {
+    state.epoch_start = {training.Int("skipped_samples", 0), training.Int("first_step", 0)};
+  }
   if (training.Has("plan")) {
     const DictReader plan(training.Get("plan"), path + ": training.plan");
     state.plan = {plan.Int("batch_size", 1), plan.Int("accumulate", 1), plan.String("recompute"),
@@ -132,20 +139,23 @@ void NoteChange(const std::string& what, int64_t before, int64_t now,
   changes->push_back(what + ": " + std::to_string(before) + " -> " + std::to_string(now));
 }
 
-// The iteration at which a run with other epochs stands where the saved one stood: the same epoch,
-// and as many samples into it.
-int64_t TranslateIteration(const DictReader& training, const RunIdentity& now) {
-  const int64_t batch_size = training.Int("batch_size", 1);
-  const int64_t accumulate = training.Int("accumulate", 1);
+// Where a run with steps of another size stands where the saved one stood: as many samples into
+// the same epoch. The steps that are left keep their numbers at the end of the epoch; so it may
+// count as further on than it is, and its last step may be short.
+void TranslatePosition(const DictReader& training, const RunIdentity& now, TrainState* state) {
+  const int64_t world = training.Has("world") ? training.Int("world", 1) : 1;
+  const int64_t per_step = training.Int("batch_size", 1) * training.Int("accumulate", 1) * world;
   const int64_t steps = training.Int("steps_per_epoch", 1);
-  const int64_t iteration = training.Int("iteration", 0);
-  if (steps == now.steps_per_epoch && batch_size == now.batch_size &&
-      accumulate == now.accumulate) {
-    return iteration;
-  }
-  const int64_t samples = iteration % steps * accumulate * batch_size;
-  const int64_t step = samples / (now.accumulate * now.batch_size);
-  return iteration / steps * now.steps_per_epoch + std::min(step, now.steps_per_epoch - 1);
+  const int64_t step = state->iteration % steps;
+  if (steps == now.steps_per_epoch && per_step == now.samples_per_step()) return;
+  int64_t seen = state->epoch_start.skipped + (step - state->epoch_start.first_step) * per_step;
+  // Of an epoch with fewer samples than then, one step is left.
+  seen = std::min(seen, now.samples_per_epoch - 1);
+  const int64_t left =
+      (now.samples_per_epoch - seen + now.samples_per_step() - 1) / now.samples_per_step();
+  const int64_t first_step = now.steps_per_epoch - left;
+  state->epoch_start = {seen, first_step};
+  state->iteration = state->iteration / steps * now.steps_per_epoch + first_step;
 }
 
 void RestoreParts(const CheckpointDict& root, const std::string& path, const TrainParts& parts,
@@ -239,12 +249,13 @@ TrainState RestoreTrainCheckpoint(const CheckpointDict& root, const std::string&
   for (std::string& line : SettingsThatDiffer(training.String("settings"), identity.settings)) {
     changes->push_back(std::move(line));
   }
-  const int64_t iteration = TranslateIteration(training, identity);
-  if (iteration != state.iteration) {
+  if (training.Has("world")) NoteChange("ranks", training.Int("world"), identity.world, changes);
+  const int64_t before = state.iteration;
+  TranslatePosition(training, identity, &state);
+  if (before != state.iteration) {
     changes->push_back("an epoch now has " + std::to_string(identity.steps_per_epoch) +
-                       " steps: iteration " + std::to_string(state.iteration) +
-                       " counts as iteration " + std::to_string(iteration));
-    state.iteration = iteration;
+                       " steps: iteration " + std::to_string(before) + " counts as iteration " +
+                       std::to_string(state.iteration));
   }
   return state;
 }

@@ -7,6 +7,7 @@
 #include "checkpoint/checkpoint.h"
 #include "loader/loader.h"
 #include "model/network.h"
+#include "train/batch_feed.h"
 #include "train/ema.h"
 #include "train/loss_scaler.h"
 #include "train/optimizer.h"
@@ -33,6 +34,7 @@ struct TrainState {
   int64_t skipped_in_a_row = 0;    // steps the NaN guard skipped
   std::vector<BadClip> bad_clips;  // of the epoch that is under way
   RecoveredPlan plan;
+  EpochStart epoch_start;  // of the epoch that is under way
 };
 
 // What a run is, to recognise on resume whether it still is the same one.
@@ -41,11 +43,14 @@ struct RunIdentity {
   std::string settings;          // DumpConfig of the configuration: to compare
   std::vector<std::string> class_names;
   int64_t seed = 0;
-  int64_t batch_size = 0;
+  int64_t batch_size = 0;  // of each rank
   int64_t accumulate = 1;
+  int64_t world = 1;  // ranks
   int64_t samples_per_epoch = 0;
   int64_t steps_per_epoch = 1;
   int64_t threads = 1;  // results on the CPU may depend on their number
+
+  int64_t samples_per_step() const { return batch_size * accumulate * world; }
 };
 
 // The parts of a run that have tensors or numbers to save. `ema` and `scaler` may be null.
@@ -67,9 +72,9 @@ bool IsResumable(const CheckpointDict& root);
 
 // Puts a run back to where `root` (read from `path`) left it, and returns what it remembered.
 // `changes` gets one line for each thing that is different now and will make the run go on
-// differently. If epochs now have another number of steps, the position within the epoch is kept by
-// counting samples. Throws Error for a checkpoint that cannot be resumed: weights only, another
-// network, another optimizer.
+// differently. If steps now have another number of samples (micro-batch, accumulation, ranks), the
+// position within the epoch is kept to the sample: each is still seen once. Throws Error for a
+// checkpoint that cannot be resumed: weights only, another network, another optimizer.
 TrainState RestoreTrainCheckpoint(const CheckpointDict& root, const std::string& path,
                                   const TrainParts& parts, const RunIdentity& identity,
                                   std::vector<std::string>* changes);

@@ -14,6 +14,7 @@
 #include "files/error.h"
 #include "files/publish.h"
 #include "memory/cpu_allocator.h"
+#include "train/agreement.h"
 #include "train/batch_feed.h"
 #include "train/ema.h"
 #include "train/initial_weights.h"
@@ -25,6 +26,7 @@
 #include "train/run_folder.h"
 #include "train/schedule.h"
 #include "train/step.h"
+#include "train/step_rehearsal.h"
 #include "train/train_state.h"
 
 namespace kinefit {
@@ -44,17 +46,18 @@ std::string Number(double value) {
 
 // config.optimizer.lr, scaled linearly with the samples per step if a base is given (Goyal et al.
 // 2017; mmengine's auto_scale_lr).
-double BaseLearningRate(const TrainConfig& train, TrainObserver& observer) {
+double BaseLearningRate(const TrainConfig& train, int64_t world, TrainObserver& observer) {
   const double lr = train.optimizer.lr;
   if (train.base_batch_size <= 0) return lr;
-  const int64_t effective = train.batch_size * train.accumulate;
+  const int64_t effective = train.batch_size * train.accumulate * world;
   const double scaled =
       lr * static_cast<double>(effective) / static_cast<double>(train.base_batch_size);
   observer.OnMessage("learning rate scaled from " + Number(lr) + " to " + Number(scaled) + ": " +
                      std::to_string(train.batch_size) + " clips x " +
-                     std::to_string(train.accumulate) +
-                     " accumulated = " + std::to_string(effective) +
-                     " per step, base_batch_size is " + std::to_string(train.base_batch_size));
+                     std::to_string(train.accumulate) + " accumulated" +
+                     (world > 1 ? " x " + std::to_string(world) + " ranks" : "") + " = " +
+                     std::to_string(effective) + " per step, base_batch_size is " +
+                     std::to_string(train.base_batch_size));
   return scaled;
 }
 
@@ -74,8 +77,10 @@ class TrainingRun {
  public:
   TrainingRun(Network& network, const Config& config, const Dataset& train_set,
               const Validator& validate, const std::string& effective_config,
-              TrainObserver& observer, const volatile bool* interrupted)
-      : network_(network),
+              TrainObserver& observer, const volatile bool* interrupted, Group* group)
+      : alone_(Alone()),
+        group_(group == nullptr ? *alone_ : *group),
+        network_(network),
         config_(config),
         validate_(validate),
         observer_(observer),
@@ -86,9 +91,12 @@ class TrainingRun {
         feed_(MakeFeed()),
         length_(LengthOf(config.train, feed_->steps_per_epoch())),
         optimizer_(MakeOptimizer(config.train.optimizer, network.parameters())),
-        learning_rate_(config.train.schedule, BaseLearningRate(config.train, observer), length_),
-        guard_(config_.train) {
+        learning_rate_(config.train.schedule,
+                       BaseLearningRate(config.train, group_.world(), observer), length_),
+        guard_(config_.train),
+        recovery_(group_.world()) {
     if (config.train.precision == "fp16") scaler_.emplace();
+    exchange_ = MakeExchange();
     step_ = MakeStep();
     identity_.effective_config = effective_config;
     identity_.settings = DumpConfig(config);
@@ -96,6 +104,7 @@ class TrainingRun {
     identity_.seed = config.seed;
     identity_.batch_size = config.train.batch_size;
     identity_.accumulate = config.train.accumulate;
+    identity_.world = group_.world();
     identity_.samples_per_epoch = loader_->samples_per_epoch();
     identity_.steps_per_epoch = length_.steps_per_epoch;
     identity_.threads = at::get_num_threads();
@@ -108,16 +117,28 @@ class TrainingRun {
   void Resume(const std::string& path, const CheckpointDict& root);
   std::optional<TrainResult> AlreadyOver();
   std::unique_ptr<Loader> MakeLoader() const {
-    return std::make_unique<Loader>(train_set_, config_, Phase::kTrain, config_.train.batch_size);
+    return std::make_unique<Loader>(train_set_, config_, Phase::kTrain, config_.train.batch_size,
+                                    /*clips=*/1, /*flip=*/false,
+                                    Shard{group_.rank(), group_.world()});
   }
   std::unique_ptr<BatchFeed> MakeFeed() const {
     return std::make_unique<BatchFeed>(*loader_, config_.train.accumulate);
   }
   std::unique_ptr<TrainStep> MakeStep() {
-    return std::make_unique<TrainStep>(network_, config_, *optimizer_,
-                                       scaler_ ? &*scaler_ : nullptr);
+    return std::make_unique<TrainStep>(
+        network_, config_, *optimizer_, scaler_ ? &*scaler_ : nullptr,
+        StepPartners{exchange_.get(), group_.world(), config_.distributed.sync_bn, interrupted_});
   }
+  bool several() const { return group_.world() > 1; }
+  std::unique_ptr<StepExchange> MakeExchange();
+  void ShareWeights();
+  void ShareStatistics(int64_t from);
+  void ShareBadClips();
+  void AskWhetherToStop();
+  Recovery::Decision Decide(const std::function<Recovery::Decision()>& decide);
+  std::string FailureOf(const std::vector<int64_t>& ranks, const std::string& own);
   void RunEpoch();
+  bool NextBatch(int64_t step, Batch* batch);
   StepResult RunStep(int64_t epoch, int64_t step, double lr);
   void Recover(int64_t epoch, int64_t step, const std::string& failure);
   void UsePlan();
@@ -127,6 +148,7 @@ class TrainingRun {
   void Report(const StepResult& result, int64_t epoch, int64_t step, double lr, double seconds,
               double waited, bool skipped);
   void CollectBadClips();
+  void CheckBadClips() const;
   void FinishEpoch();
   bool Validate();
   std::optional<ValidationResult> TryValidation(std::string* failure);
@@ -134,7 +156,11 @@ class TrainingRun {
   void Save();
   TrainResult End(TrainEnd end);
 
-  bool Interrupted() const { return interrupted_ != nullptr && *interrupted_; }
+  // With several ranks only what all know counts, so that all do the same.
+  bool Interrupted() const {
+    if (several()) return stop_;
+    return interrupted_ != nullptr && *interrupted_;
+  }
   bool EpochOver() const {
     return state_.iteration % length_.steps_per_epoch == 0 ||
            state_.iteration >= length_.total_iterations;
@@ -148,6 +174,9 @@ class TrainingRun {
             scaler_ ? &*scaler_ : nullptr};
   }
 
+  const std::unique_ptr<Group> alone_;
+  Group& group_;
+  bool stop_ = false;  // some rank was asked to stop, and all know
   Network& network_;
   Config config_;  // as the run has it now: recovery may change its plan
   const Validator& validate_;
@@ -162,6 +191,7 @@ class TrainingRun {
   LearningRate learning_rate_;
   std::optional<LossScaler> scaler_;
   std::optional<Ema> ema_;
+  std::unique_ptr<StepExchange> exchange_;
   std::unique_ptr<TrainStep> step_;
   NanGuard guard_;
   Recovery recovery_;
@@ -190,16 +220,86 @@ TrainResult TrainingRun::Run() {
 
 // Work dir, initial weights or resume.
 void TrainingRun::Begin() {
-  const auto found = folder_.CheckpointToResume(config_.train.resume, observer_);
-  if (!found) {
+  std::optional<RunFolder::Found> found;
+  if (group_.leads()) found = folder_.CheckpointToResume(config_.train.resume, observer_);
+  ShareCheckpoint(group_, &found);
+  if (!found && group_.leads()) {
     for (const std::string& line : LoadInitialWeights(config_, network_)) {
       observer_.OnMessage(line);
     }
   }
+  ShareWeights();
   if (config_.train.ema) ema_.emplace(network_, config_.train.ema_momentum);
   if (found) Resume(found->path, found->root);
   // Once nothing is refused any more, and before the first step: an unwritable folder shows now.
-  PublishFile(config_.train.work_dir + "/config.toml", identity_.effective_config);
+  if (group_.leads()) {
+    PublishFile(config_.train.work_dir + "/config.toml", identity_.effective_config);
+  }
+}
+
+std::unique_ptr<StepExchange> TrainingRun::MakeExchange() {
+  if (!several()) return nullptr;
+  std::vector<at::Tensor> parameters;
+  for (const NamedTensor& parameter : network_.parameters()) {
+    parameters.push_back(parameter.tensor);
+  }
+  ExchangeOptions options;
+  options.bucket_bytes = static_cast<double>(config_.distributed.bucket_mib << 20);
+  if (config_.distributed.sync_bn) {
+    // Of one batch norm: two numbers per channel, and their count.
+    for (const NamedTensor& buffer : network_.buffers()) {
+      options.statistics = std::max(options.statistics, 2 * buffer.tensor.numel() + 1);
+    }
+  }
+  return group_.MakeStepExchange(parameters, GradientOrder(config_), options);
+}
+
+// Parameters and buffers are rank 0's.
+void TrainingRun::ShareWeights() {
+  if (!several()) return;
+  std::vector<at::Tensor> tensors;
+  for (const NamedTensor& entry : network_.StateDict()) tensors.push_back(entry.tensor);
+  group_.Broadcast(tensors, 0);
+}
+
+void TrainingRun::ShareStatistics(int64_t from) {
+  std::vector<at::Tensor> tensors;
+  for (const NamedTensor& buffer : network_.buffers()) tensors.push_back(buffer.tensor);
+  group_.Broadcast(tensors, from);
+}
+
+// From now on all ranks have the bad clips of all.
+void TrainingRun::ShareBadClips() {
+  if (!several()) return;
+  AddBadClips(group_, &state_.bad_clips);
+  CheckBadClips();
+}
+
+void TrainingRun::AskWhetherToStop() {
+  if (!several()) return;
+  double asked = interrupted_ != nullptr && *interrupted_ ? 1 : 0;
+  at::Tensor all = at::from_blob(&asked, {1}, at::kDouble);  // takes no memory that may be short
+  group_.Sum(all);
+  stop_ = stop_ || asked > 0;
+}
+
+// Rank 0 decides for all: another rank may know of other memory than it.
+Recovery::Decision TrainingRun::Decide(const std::function<Recovery::Decision()>& decide) {
+  if (!several()) return decide();
+  Recovery::Decision decision;
+  if (group_.leads()) {
+    decision = decide();
+  } else {
+    ReleaseCache();
+  }
+  ShareDecision(group_, &decision, &config_);
+  return decision;
+}
+
+// What made the ranks call the step off: the words of the first that failed.
+std::string TrainingRun::FailureOf(const std::vector<int64_t>& ranks, const std::string& own) {
+  const int64_t first = ranks.front();
+  return "rank " + std::to_string(first) + " " + group_.Share(own, first);
 }
 
 void TrainingRun::Resume(const std::string& path, const CheckpointDict& root) {
@@ -217,7 +317,8 @@ void TrainingRun::Resume(const std::string& path, const CheckpointDict& root) {
     observer_.OnMessage("changed since that checkpoint, so results will differ: " + change);
   }
   AdoptPlan();
-  if (state_.best_top1 >= 0 && !folder_.HasBest()) {
+  const bool has_best = group_.Share(folder_.HasBest() ? "yes" : "no", 0) == "yes";
+  if (state_.best_top1 >= 0 && !has_best) {
     observer_.OnMessage("there is no " + folder_.BestPath() +
                         ": the next validated epoch becomes the best one");
     state_.best_top1 = -1;
@@ -239,7 +340,7 @@ void TrainingRun::RunEpoch() {
   const int64_t epoch = state_.iteration / length_.steps_per_epoch;
   const int64_t first_step = state_.iteration % length_.steps_per_epoch;
   network_.Train(true);
-  feed_->Start(epoch, first_step);
+  feed_->Start(epoch, first_step, state_.epoch_start);
   do {
     TakeStep(epoch, state_.iteration % length_.steps_per_epoch);
     const int64_t every = config_.train.checkpoint_every;
@@ -252,9 +353,13 @@ void TrainingRun::TakeStep(int64_t epoch, int64_t step) {
   const double waited_before = loader_->wait_seconds();
   const double lr = learning_rate_.At(state_.iteration);
   const StepResult result = RunStep(epoch, step, lr);
+  stop_ = stop_ || result.stop;
+  if (result.statistics_of >= 0 && config_.distributed.sync_bn) {
+    ShareStatistics(result.statistics_of);
+  }
   bool skipped = result.overflow;
   if (result.samples > 0) {
-    skipped |= guard_.Check(result, state_.iteration, &state_.skipped_in_a_row);
+    skipped |= guard_.Check(result, state_.iteration, &state_.skipped_in_a_row, group_);
     const AllocationReserve::Use reserve;  // the weights are updated: this must not fail either
     if (!skipped && ema_) ema_->Update();
   }
@@ -265,27 +370,40 @@ void TrainingRun::TakeStep(int64_t epoch, int64_t step) {
          std::max(0.0, loader_->wait_seconds() - waited_before), skipped);
 }
 
+bool TrainingRun::NextBatch(int64_t step, Batch* batch) {
+  group_.Tell(state_.iteration, RankPhase::kLoading);
+  const bool there = feed_->Next(step, batch);
+  group_.Tell(state_.iteration, RankPhase::kComputing);
+  return there;
+}
+
 // Steps are all or nothing: one that ran out of memory is run again on the same samples.
 StepResult TrainingRun::RunStep(int64_t epoch, int64_t step, double lr) {
   for (;;) {
     std::string failure;
+    std::vector<int64_t> failed;
     try {
-      return step_->Run(state_.iteration, lr,
-                        [&](Batch* batch) { return feed_->Next(step, batch); });
+      return step_->Run(state_.iteration, lr, [&](Batch* batch) { return NextBatch(step, batch); });
+    } catch (const StepCalledOff& off) {
+      failed = off.ranks();
     } catch (const c10::OutOfMemoryError& error) {
       failure = FirstLine(error.msg());
     } catch (const std::bad_alloc&) {
       failure = "out of memory: the system gives no more";
     }
+    failure = "(" + std::string(step_->at_work()) + "): " + failure;
+    if (failed.empty()) failed = step_->failed_ranks();
+    if (several()) failure = FailureOf(failed, failure);
     Recover(epoch, step,
-            "epoch " + std::to_string(epoch + 1) + ", step " + std::to_string(step + 1) + " (" +
-                step_->at_work() + "): " + failure);
+            "epoch " + std::to_string(epoch + 1) + ", step " + std::to_string(step + 1) + " " +
+                failure);
   }
 }
 
 void TrainingRun::Recover(int64_t epoch, int64_t step, const std::string& failure) {
   CollectBadClips();  // starting the loader anew forgets them
-  const Recovery::Decision decision = recovery_.AfterStep(state_.iteration, failure, &config_);
+  const Recovery::Decision decision =
+      Decide([&] { return recovery_.AfterStep(state_.iteration, failure, &config_); });
   if (!decision.go_on) GiveUp(decision.message);
   observer_.OnMessage(decision.message);
   if (decision.new_plan) {
@@ -293,7 +411,7 @@ void TrainingRun::Recover(int64_t epoch, int64_t step, const std::string& failur
                    config_.eval.batch_size};
     UsePlan();
   }
-  feed_->Start(epoch, step);
+  feed_->Start(epoch, step, state_.epoch_start);
 }
 
 // Makes what depends on the plan anew.
@@ -362,6 +480,10 @@ void TrainingRun::CollectBadClips() {
     for (const BadClip& seen : state_.bad_clips) known = known || seen.id == clip.id;
     if (!known) state_.bad_clips.push_back(clip);
   }
+  CheckBadClips();
+}
+
+void TrainingRun::CheckBadClips() const {
   const double limit =
       config_.data.max_bad_share * static_cast<double>(identity_.samples_per_epoch);
   // A clip that is bad is bad each time it comes up.
@@ -376,8 +498,10 @@ void TrainingRun::CollectBadClips() {
 // Saves before validating, so that no training is lost with a validation that is cut off.
 void TrainingRun::FinishEpoch() {
   const int64_t epoch = (state_.iteration - 1) / length_.steps_per_epoch;
+  ShareBadClips();
   observer_.OnBadClips(epoch, state_.bad_clips, identity_.samples_per_epoch);
   state_.bad_clips.clear();
+  state_.epoch_start = {};
   const int64_t every = config_.train.val_every;
   const bool last = state_.iteration >= length_.total_iterations;
   state_.validation_pending = validate_ && every > 0 && (last || (epoch + 1) % every == 0);
@@ -386,10 +510,13 @@ void TrainingRun::FinishEpoch() {
 
 // False if an interruption cut it off; its checkpoint then says that it has to be done again.
 bool TrainingRun::Validate() {
+  group_.Tell(state_.iteration, RankPhase::kValidating);
   for (;;) {
+    AskWhetherToStop();
     if (Interrupted()) return false;
     std::string failure;
     const std::optional<ValidationResult> result = TryValidation(&failure);
+    AskWhetherToStop();
     // What came back after a signal may be the score of half the set.
     if (Interrupted()) return false;
     if (result) {
@@ -397,7 +524,8 @@ bool TrainingRun::Validate() {
       Record(*result);
       return true;
     }
-    const Recovery::Decision decision = recovery_.AfterValidation(failure, &config_);
+    const Recovery::Decision decision =
+        Decide([&] { return recovery_.AfterValidation(failure, &config_); });
     if (!decision.go_on) GiveUp(decision.message);
     observer_.OnMessage(decision.message);
   }
@@ -412,6 +540,8 @@ std::optional<ValidationResult> TrainingRun::TryValidation(std::string* failure)
     *failure = FirstLine(error.msg());
   } catch (const std::bad_alloc&) {
     *failure = "out of memory: the system gives no more";
+  } catch (const StopAsked&) {
+    stop_ = true;
   } catch (...) {
     if (!Interrupted()) throw;
   }
@@ -430,7 +560,7 @@ void TrainingRun::Record(const ValidationResult& result) {
   }
   state_.validation_pending = false;
   observer_.OnValidation((state_.iteration - 1) / length_.steps_per_epoch, result, best);
-  if (best) {
+  if (best && group_.leads()) {
     WriteCheckpoint(folder_.BestPath(), MakeTrainCheckpoint(Parts(), state_, identity_, true));
     observer_.OnCheckpoint(folder_.BestPath());
   }
@@ -438,13 +568,23 @@ void TrainingRun::Record(const ValidationResult& result) {
 }
 
 void TrainingRun::Save() {
+  group_.Tell(state_.iteration, RankPhase::kSaving);
+  ShareBadClips();
+  if (several()) {
+    if (!config_.distributed.sync_bn) ShareStatistics(0);
+    CheckEqualWeights(group_, network_);
+  }
   const std::string path = folder_.PathOf(state_.iteration, length_.steps_per_epoch);
-  WriteCheckpoint(path, MakeTrainCheckpoint(Parts(), state_, identity_, false));
   last_checkpoint_ = path;
   saved_iteration_ = state_.iteration;
-  observer_.OnCheckpoint(path);
-  folder_.PointLastTo(path);
-  folder_.Prune(config_.train.keep_last, path);
+  if (group_.leads()) {
+    WriteCheckpoint(path, MakeTrainCheckpoint(Parts(), state_, identity_, false));
+    observer_.OnCheckpoint(path);
+    folder_.PointLastTo(path);
+    folder_.Prune(config_.train.keep_last, path);
+  }
+  // Nobody goes on, or ends, with what is not saved.
+  if (several()) group_.Share("saved", 0);
 }
 
 TrainResult TrainingRun::End(TrainEnd end) {
@@ -461,8 +601,9 @@ TrainResult TrainingRun::End(TrainEnd end) {
 
 TrainResult Train(Network& network, const Config& config, const Dataset& train_set,
                   const Validator& validate, const std::string& effective_config,
-                  TrainObserver& observer, const volatile bool* interrupted) {
-  TrainingRun run(network, config, train_set, validate, effective_config, observer, interrupted);
+                  TrainObserver& observer, const volatile bool* interrupted, Group* group) {
+  TrainingRun run(network, config, train_set, validate, effective_config, observer, interrupted,
+                  group);
   return run.Run();
 }
 

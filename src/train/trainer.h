@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "distributed/group.h"
 #include "loader/loader.h"
 #include "model/network.h"
 
@@ -76,8 +77,15 @@ struct TrainResult {
 // "auto" (train/recovery.h). Throws Error on bad input and on a NaN loss under nan_guard = "stop"
 // (the batch's sample names are saved first), and c10::OutOfMemoryError if no plan is left, with a
 // checkpoint saved.
+//
+// With a `group` of several ranks every rank calls it with the same arguments (`observer` and
+// `interrupted` are its own): they train one batch together and return the same. Rank 0 alone reads
+// and writes files; what it starts from, the others get from it. A signal to any rank ends all of
+// them with one checkpoint; `validate` must score the set together and give all ranks the same, or
+// throw StopAsked on all. null: this process alone.
 TrainResult Train(Network& network, const Config& config, const Dataset& train_set,
                   const Validator& validate, const std::string& effective_config,
-                  TrainObserver& observer, const volatile bool* interrupted);
+                  TrainObserver& observer, const volatile bool* interrupted,
+                  Group* group = nullptr);
 
 }  // namespace kinefit

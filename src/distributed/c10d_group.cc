@@ -1,0 +1,217 @@
+#include "distributed/c10d_group.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "distributed/c10d_step_exchange.h"
+#include "files/error.h"
+
+namespace kinefit {
+namespace {
+
+using std::chrono::milliseconds;
+
+std::string MeetingPlace(const RankEnvironment& environment) {
+  return environment.address + ":" + std::to_string(environment.port);
+}
+
+std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+// A connection to the store of the ranks. `serve`: be the store as well.
+Store Connect(const RankEnvironment& environment, bool serve, milliseconds timeout) {
+  c10d::TCPStoreOptions options;
+  options.port = static_cast<uint16_t>(environment.port);
+  options.isServer = serve;
+  options.waitWorkers = false;
+  options.timeout = timeout;
+  try {
+    const Store store = c10::make_intrusive<c10d::TCPStore>(environment.address, options);
+    // Ranks that were started again meet under other names than those before them.
+    return c10::make_intrusive<c10d::PrefixStore>("kinefit/" + std::to_string(environment.restarts),
+                                                  store);
+  } catch (const std::exception& error) {
+    if (serve) {
+      throw Error("rank 0 cannot wait for the others at " + MeetingPlace(environment) + ": " +
+                      FirstLine(error.what()),
+                  "environment variable MASTER_PORT",
+                  "choose a free port; kinefit launch finds one by itself");
+    }
+    throw Error("rank " + std::to_string(environment.rank) + " cannot reach rank 0 at " +
+                    MeetingPlace(environment) + ": " + FirstLine(error.what()),
+                "environment variables MASTER_ADDR and MASTER_PORT",
+                "see whether rank 0 runs, and whether a firewall is between the machines");
+  }
+}
+
+// All ranks have come, or an Error that names who has not. Returns who they are.
+std::vector<std::string> AwaitAll(const RankEnvironment& environment, const Store& store,
+                                  milliseconds timeout) {
+  const auto key = [](int64_t rank) { return "here/" + std::to_string(rank); };
+  const std::string self = WhoAmI();
+  std::vector<std::string> who;
+  store->set(key(environment.rank), {self.begin(), self.end()});
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  for (int64_t rank = 0; rank < environment.world; ++rank) {
+    const auto left =
+        std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now());
+    try {
+      store->wait({key(rank)}, std::max(left, milliseconds(1)));
+    } catch (const std::exception&) {
+      std::string missing;
+      for (int64_t other = rank; other < environment.world; ++other) {
+        if (store->check({key(other)})) continue;
+        missing += (missing.empty() ? "" : ", ") + std::to_string(other);
+      }
+      throw Error("of " + std::to_string(environment.world) + " ranks, number " + missing +
+                      " did not come to " + MeetingPlace(environment) + " within " +
+                      std::to_string(timeout.count() / 1000) + " s",
+                  "", "see in their logs why; distributed.timeout sets how long to wait");
+    }
+    const std::vector<uint8_t> bytes = store->get(key(rank));
+    who.emplace_back(bytes.begin(), bytes.end());
+  }
+  return who;
+}
+
+// The address of this machine from which the meeting place is reached: that the other ranks can
+// reach as well, which need not be so for what the machine's own name resolves to.
+std::string OwnAddress(const RankEnvironment& environment) {
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_DGRAM;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(environment.address.c_str(), std::to_string(environment.port).c_str(), &hints,
+                  &found) != 0) {
+    return "";
+  }
+  std::string result;
+  for (const addrinfo* at = found; at != nullptr && result.empty(); at = at->ai_next) {
+    const int socket_file = socket(at->ai_family, at->ai_socktype, 0);
+    if (socket_file < 0) continue;
+    sockaddr_storage own = {};
+    socklen_t length = sizeof(own);
+    char text[NI_MAXHOST] = {};
+    if (connect(socket_file, at->ai_addr, at->ai_addrlen) == 0 &&  // a datagram's: sends nothing
+        getsockname(socket_file, reinterpret_cast<sockaddr*>(&own), &length) == 0 &&
+        getnameinfo(reinterpret_cast<sockaddr*>(&own), length, text, sizeof(text), nullptr, 0,
+                    NI_NUMERICHOST) == 0) {
+      result = text;
+    }
+    close(socket_file);
+  }
+  freeaddrinfo(found);
+  return result;
+}
+
+c10::intrusive_ptr<c10d::ProcessGroupGloo::Options> GlooOptions(const RankEnvironment& environment,
+                                                                milliseconds timeout) {
+  auto options = c10d::ProcessGroupGloo::Options::create(timeout);
+  options->threads = 2;
+  const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
+  const std::string own = OwnAddress(environment);
+  if (interface != nullptr && *interface != 0) {
+    options->devices = {c10d::ProcessGroupGloo::createDeviceForInterface(interface)};
+  } else if (!own.empty()) {
+    options->devices = {c10d::ProcessGroupGloo::createDeviceForHostname(own)};
+  } else {
+    options->devices = {c10d::ProcessGroupGloo::createDefaultDevice()};
+  }
+  return options;
+}
+
+}  // namespace
+
+C10dGroup::C10dGroup(const RankEnvironment& environment, const GroupOptions& options)
+    : Group(environment.rank, environment.world) {
+  const milliseconds timeout(static_cast<int64_t>(options.timeout * 1000));
+  const bool serve = environment.rank == 0 && !environment.store_is_served;
+  const WaitingForRanks waiting;
+  store_ = Connect(environment, serve, timeout);
+  const std::vector<std::string> who = AwaitAll(environment, store_, timeout);
+  watch_ = std::make_unique<Watch>(environment, who, Connect(environment, false, timeout), timeout,
+                                   options.end_process);
+  const int rank = static_cast<int>(environment.rank);
+  const int world = static_cast<int>(environment.world);
+  const auto in = [&](const char* name) -> Store {
+    return c10::make_intrusive<c10d::PrefixStore>(name, store_);
+  };
+  Guarded([&] {
+    control_ = MakeGloo(in("control"), rank, world, GlooOptions(environment, timeout));
+#ifdef USE_C10D_NCCL
+    if (options.cuda) {
+      gradients_ = MakeNccl(in("nccl"), rank, world, timeout);
+      return;
+    }
+#endif
+    gradients_ = MakeGloo(in("gradients"), rank, world, GlooOptions(environment, timeout));
+  });
+}
+
+C10dGroup::~C10dGroup() = default;
+
+void C10dGroup::Sum(at::Tensor& values) {
+  Guarded([&] {
+    std::vector<at::Tensor> tensors = {values};
+    control_->allreduce(tensors)->wait();
+  });
+}
+
+void C10dGroup::Broadcast(const std::vector<at::Tensor>& tensors, int64_t from) {
+  c10d::BroadcastOptions options;
+  options.rootRank = static_cast<int>(from);
+  Guarded([&] {
+    for (const at::Tensor& tensor : tensors) {
+      if (tensor.numel() == 0) continue;
+      // Through the CPU, whatever the device: this is for the beginning and the end of epochs.
+      const at::NoGradGuard no_grad;
+      std::vector<at::Tensor> one = {tensor.detach().cpu().contiguous()};
+      control_->broadcast(one, options)->wait();
+      if (rank() != from && !one[0].is_alias_of(tensor)) tensor.detach().copy_(one[0]);
+    }
+  });
+}
+
+std::string C10dGroup::Share(const std::string& bytes, int64_t from) {
+  // Tensors of others' memory only: this is also called when memory is short.
+  auto length = static_cast<int64_t>(bytes.size());
+  Broadcast({at::from_blob(&length, {1}, at::kLong)}, from);
+  std::string result = rank() == from ? bytes : std::string();
+  result.resize(static_cast<size_t>(length));
+  Broadcast({at::from_blob(result.data(), {length}, at::kByte)}, from);
+  return result;
+}
+
+std::vector<std::string> C10dGroup::Gather(const std::string& bytes) {
+  std::vector<std::string> all;
+  for (int64_t from = 0; from < world(); ++from) {
+    all.push_back(Share(rank() == from ? bytes : std::string(), from));
+  }
+  return all;
+}
+
+std::unique_ptr<StepExchange> C10dGroup::MakeStepExchange(const std::vector<at::Tensor>& parameters,
+                                                          const std::vector<size_t>& order,
+                                                          const ExchangeOptions& options) {
+  return MakeC10dStepExchange(*this, parameters, order, options);
+}
+
+void C10dGroup::Leave() {
+  // Everybody is done before anybody takes a connection away.
+  double nothing = 0;
+  at::Tensor values = at::from_blob(&nothing, {1}, at::kDouble);
+  Sum(values);
+  watch_->Leave();
+}
+
+std::unique_ptr<Group> JoinGroup(const RankEnvironment& environment, const GroupOptions& options) {
+  if (!environment.one_of_many()) return Alone();
+  return std::make_unique<C10dGroup>(environment, options);
+}
+
+}  // namespace kinefit
