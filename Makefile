@@ -1,9 +1,10 @@
 # make build   ./build/kinefit            make test    build and run the tests
 # make demo    the whole job on the built-in set (under 8 minutes on two cores after the build)
-# make soak    the long tests             make bench   planning times
+# make soak    the long tests             make bench   planning and loading times
 # make asan | tsan | ubsan                the tests under a sanitizer
+# make fuzz                               each reader for FUZZ_SECONDS (60) on one core
 # make check   structure, registration     make tidy    clang-format and clang-tidy
-.PHONY: build test demo soak bench check tidy asan tsan ubsan clean
+.PHONY: build test demo soak bench check tidy asan tsan ubsan fuzz clean
 
 BUILD ?= build
 CONFIGURE = cmake -G Ninja -S . -B $(BUILD) $(if $(TORCH_DIR),-DTORCH_DIR=$(TORCH_DIR))
@@ -29,6 +30,7 @@ soak:
 	@cd $(BUILD)-soak && ctest --output-on-failure -L slow
 
 bench: build
+	@ninja -C $(BUILD) loader_bench
 	@scripts/bench.sh
 
 check:
@@ -46,5 +48,11 @@ asan tsan ubsan:
 	@ninja -C $(BUILD)-$@
 	@cd $(BUILD)-$@ && ctest --output-on-failure
 
+fuzz:
+	@./setup.sh --dev
+	@cmake -G Ninja -S . -B $(BUILD)-fuzz -DKINEFIT_FUZZ=ON -DCMAKE_CXX_COMPILER=clang++ > /dev/null
+	@ninja -C $(BUILD)-fuzz fuzz
+	@scripts/fuzz.sh $(BUILD)-fuzz
+
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-ubsan $(BUILD)-soak
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-ubsan $(BUILD)-soak $(BUILD)-fuzz

@@ -12,7 +12,7 @@ packages="
   libavformat-dev libavcodec-dev libavutil-dev libswscale-dev
   libopencv-core-dev libopencv-imgproc-dev
   libtomlplusplus-dev libcli11-dev libfmt-dev nlohmann-json3-dev
-  libxxhash-dev libpng-dev zlib1g-dev
+  libxxhash-dev libpng-dev libjpeg62-turbo-dev zlib1g-dev
   libgtest-dev
 "
 for option in "$@"; do

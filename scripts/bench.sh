@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Times the planning of the full-size networks.
+# Times the planning of the full-size networks, and loading beside the reference.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 kinefit=${KINEFIT:-build/kinefit}
@@ -15,3 +15,9 @@ for config in configs/pcan_ntu60.toml configs/rgbpose_ntu60.toml; do
   echo; echo "planning $config"
   time "$kinefit" plan "$config" --memory 39.39GiB
 done
+echo
+if [ -d "${KINEFIT_SHARED:-../shared}/data/jhmdb14" ]; then
+  python3 bench/loading.py
+else
+  echo "loading is not timed: the JHMDB-14 set is not at ${KINEFIT_SHARED:-../shared}/data/jhmdb14"
+fi

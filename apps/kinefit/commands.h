@@ -29,6 +29,11 @@ void AddMemoryCommand(CLI::App& app, int* exit_code);
 
 // The subcommands of `kinefit data`.
 void AddDataMakeCommand(CLI::App& data, int* exit_code);
+void AddDataNtuCommand(CLI::App& data, int* exit_code);
+void AddDataImportCommand(CLI::App& data, int* exit_code);
+void AddDataPackCommand(CLI::App& data, int* exit_code);
+void AddDataCheckCommand(CLI::App& data, int* exit_code);
+void AddDataShowCommand(CLI::App& data, int* exit_code);
 
 // What every subcommand that reads a config shares: the file and `--set key=value`.
 struct ConfigArguments {

@@ -1,4 +1,5 @@
 #include <c10/util/Exception.h>
+#include <dlfcn.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -28,12 +29,32 @@ void AddConfigArguments(CLI::App* command, ConfigArguments* arguments) {
 
 namespace {
 
-// OpenMP's threads spin while they wait, and take the cores from the loader's workers: on two cores
-// a pose-only run is three times slower. How they wait is read from the environment when the
-// program is loaded, before main, so the program starts itself once more with it set.
-void LetIdleThreadsSleep(char** argv) {
-  if (std::getenv("OMP_WAIT_POLICY") != nullptr) return;
-  setenv("OMP_WAIT_POLICY", "passive", 1);
+// Whether OpenBLAS does not know this processor and takes kernels of twenty years ago for it.
+bool BlasIsOldFashioned() {
+  using GetName = const char* (*)();
+  const auto name = reinterpret_cast<GetName>(dlsym(RTLD_DEFAULT, "openblas_get_corename"));
+  if (name == nullptr) return false;
+#if defined(__x86_64__)
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return false;
+#endif
+  const std::string core = name();
+  return core == "Prescott" || core == "Core2" || core == "Nehalem" || core == "generic";
+}
+
+// What libraries read from the environment while they are loaded, before main, so that the program
+// starts itself once more with it set:
+// - OpenMP's threads and OpenBLAS's spin while they wait, and take the cores from the loader's
+//   workers: on two cores a pose-only run is three times slower.
+// - On processors newer than itself OpenBLAS falls back to kernels without AVX: matrix products
+// take
+//   several times as long.
+void SetUpLibraries(char** argv) {
+  const char* const kStarted = "KINEFIT_LIBRARIES_SET_UP";
+  if (std::getenv(kStarted) != nullptr) return;
+  setenv(kStarted, "1", 1);
+  setenv("OMP_WAIT_POLICY", "passive", 0);
+  setenv("OPENBLAS_THREAD_TIMEOUT", "4", 0);  // log2 of processor cycles
+  if (BlasIsOldFashioned()) setenv("OPENBLAS_CORETYPE", "Haswell", 0);
   // By its own path, so that `top` and `kinefit memory` do not show a program called "exe".
   char path[4096];
   const ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - 1);
@@ -90,7 +111,7 @@ int ReportOutOfMemory(const std::string& what) {
 }  // namespace kinefit
 
 int main(int argc, char** argv) {
-  kinefit::LetIdleThreadsSleep(argv);
+  kinefit::SetUpLibraries(argv);
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of the write, with a message
   try {
     return kinefit::Flushed(kinefit::Run(argc, argv));

@@ -108,6 +108,7 @@ struct DataConfig {
   std::string train_split;            // "" = all annotations
   std::string val_split;
   std::string test_split;  // "" = val_split
+  std::string joints;      // a layout ("ntu25") or its .toml: what the three lists below say
   std::vector<int64_t> left_joints;
   std::vector<int64_t> right_joints;
   std::vector<std::vector<int64_t>> limbs;  // pairs of joints, for heatmap.with_limbs
@@ -132,10 +133,11 @@ struct DataConfig {
   std::array<double, 3> mean = {123.675, 116.28, 103.53};
   std::array<double, 3> std = {58.395, 57.12, 57.375};
 
-  int64_t repeat = 1;           // RepeatDataset: the training split this many times an epoch
-  int64_t workers = 2;          // decoding threads
-  int64_t prefetch = 2;         // finished batches kept ahead
-  double max_bad_share = 0.01;  // unreadable clips of an epoch beyond this share stop the run
+  int64_t repeat = 1;                // RepeatDataset: the training split this many times an epoch
+  std::string sampling = "shuffle";  // "shuffle", "balanced": as many places for every class
+  int64_t workers = 2;               // decoding threads
+  int64_t prefetch = 2;              // finished batches kept ahead
+  double max_bad_share = 0.01;       // unreadable clips of an epoch beyond this share stop the run
 };
 
 struct OptimizerConfig {

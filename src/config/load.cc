@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "config/joint_layout.h"
 #include "config/option_value.h"
 #include "config/toml_tree.h"
 #include "files/error.h"
@@ -26,6 +27,26 @@ TomlNode TakeInclude(TomlNode* root) {
   return include;
 }
 
+// Stores one layer of a configuration. One that names the joints makes those of earlier layers
+// void, so that a set's own file can follow a configuration made for other skeletons.
+void ApplyLayer(const TomlNode& root, LoadedConfig* loaded) {
+  DataConfig& data = loaded->config.data;
+  for (const auto& [section, node] : root.members) {
+    if (section != "data") continue;
+    for (const auto& [key, value] : node.members) {
+      if (key != "joints" || value.text.empty()) continue;
+      data.left_joints.clear();
+      data.right_joints.clear();
+      data.limbs.clear();
+      for (const char* lost :
+           {"data.left_joints", "data.right_joints", "data.limbs", "model.pose.in_channels"}) {
+        loaded->provenance.erase(lost);
+      }
+    }
+  }
+  ApplyToml(root, &loaded->config, &loaded->provenance);
+}
+
 class FileReader {
  public:
   explicit FileReader(LoadedConfig* loaded) : loaded_(loaded) {}
@@ -46,7 +67,7 @@ class FileReader {
       }
       Read(included, include.where);
     }
-    ApplyToml(root, &loaded_->config, &loaded_->provenance);
+    ApplyLayer(root, loaded_);
     open_.pop_back();
   }
 
@@ -149,7 +170,7 @@ TomlNode ParseOverride(const std::string& text) {
 void ApplyOverrides(const std::vector<std::string>& overrides, LoadedConfig* loaded) {
   for (const std::string& text : overrides) {
     try {
-      ApplyToml(ParseOverride(text), &loaded->config, &loaded->provenance);
+      ApplyLayer(ParseOverride(text), loaded);
     } catch (const Error& error) {
       throw Error(error.problem(), "--set " + text, error.remedy());
     }
@@ -162,6 +183,7 @@ LoadedConfig LoadConfig(const std::string& path, const std::vector<std::string>&
   LoadedConfig loaded;
   FileReader(&loaded).Read(path, "");
   ApplyOverrides(overrides, &loaded);
+  ApplyJointLayout(true, &loaded);
   return loaded;
 }
 
@@ -174,8 +196,11 @@ LoadedConfig LoadConfigText(const std::string& text, const std::string& origin,
     throw Error("this configuration cannot include files", include.where,
                 "only configuration files can; write the keys themselves");
   }
-  ApplyToml(root, &loaded.config, &loaded.provenance);
+  ApplyLayer(root, &loaded);
   ApplyOverrides(overrides, &loaded);
+  // Text written out whole has all values; only an override can bring a layout that is not in it.
+  const auto joints = loaded.provenance.find("data.joints");
+  ApplyJointLayout(joints != loaded.provenance.end() && joints->second == "--set", &loaded);
   return loaded;
 }
 

@@ -213,14 +213,19 @@ void AddModel(const ConfigLines<ModelConfig>& add) {
 
 void AddFiles(const ConfigLines<DataConfig>& add) {
   using D = DataConfig;
-  add("annotations", &D::annotations, Anything(), "annotation pickle of mmaction2 or pyskl");
-  add("videos", &D::videos, Anything(), "folder of the videos; not needed by pose networks");
+  add("annotations", &D::annotations, Anything(),
+      "annotation pickle of mmaction2 or pyskl, or a packed store (.kfpack)");
+  add("videos", &D::videos, Anything(),
+      "folder of the videos; not needed by pose networks and packed stores");
   add("video_suffix", &D::video_suffix, Anything(),
       "the video of an annotation is videos/frame_dir + this");
   add("classes", &D::classes, Anything(), "file with one class name per line; \"\" = numbers");
   add("train_split", &D::train_split, Anything(), "\"\" = every annotation");
   add("val_split", &D::val_split, Anything(), "\"\" = every annotation");
   add("test_split", &D::test_split, Anything(), "\"\" = as val_split");
+  add("joints", &D::joints, Anything(),
+      "layout of the skeletons: coco17, ntu25, openpose18, openpose25, jhmdb15, msraction20 or a "
+      ".toml; sets left_joints, right_joints, limbs and model.pose.in_channels where they are not");
   add("left_joints", &D::left_joints, Between(0, 1023),
       "joints that swap with right_joints, in the same order, when a clip is mirrored");
   add("right_joints", &D::right_joints, Between(0, 1023), "see left_joints");
@@ -253,6 +258,8 @@ void AddTransforms(const ConfigLines<DataConfig>& add) {
   add("mean", &D::mean, Between(-1e6, 1e6), "subtracted from red, green, blue (0 to 255)");
   add("std", &D::std, AboveUpTo(0, 1e6), "red, green, blue are divided by this");
   add("repeat", &D::repeat, Between(1, 100000), "times an epoch goes through the training split");
+  add("sampling", &D::sampling, OneOf({"shuffle", "balanced"}),
+      "training: every sample as often, or every class (rare ones repeat)");
   add("workers", &D::workers, Between(1, 256), "decoding threads");
   add("prefetch", &D::prefetch, Between(1, 256), "finished batches kept ahead", "batches");
   add("max_bad_share", &D::max_bad_share, Between(0, 1),

@@ -63,6 +63,7 @@ TEST(DumpConfig, ReadsBackTheSame) {
 TEST(DumpConfig, EveryOptionIsWrittenAndReadUnderItsOwnKey) {
   const std::string defaults = DumpConfig(Config());
   for (const OptionInfo& info : ListOptions()) {
+    if (info.key == "data.joints") continue;  // changes other keys too: joint_layout_test.cc
     std::string value;
     if (info.type == "boolean") {
       value = info.initial == "true" ? "false" : "true";

@@ -10,6 +10,12 @@
 namespace kinefit {
 namespace {
 
+constexpr char kPacked[] = ".kfpack";  // stores hold the pictures themselves
+
+bool EndsWith(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
 std::string Text(int64_t value) { return std::to_string(value); }
 
 // Extent after a convolution or pool with an odd kernel and half of it as padding.
@@ -53,9 +59,9 @@ class Checker {
     const DataConfig& data = config_.data;
     Require(!data.annotations.empty(), "there is nothing to train on", {"data.annotations"},
             "name an annotation file");
-    Require(!data.videos.empty() || !config_.model.has_rgb(),
+    Require(!data.videos.empty() || !config_.model.has_rgb() || EndsWith(data.annotations, kPacked),
             "a network with an RGB stream needs videos", {"data.videos"},
-            "name the folder of the videos, or use model.type = \"pose\"");
+            "name the folder of the videos or a packed store, or use model.type = \"pose\"");
     Require(data.flip == 0 || !config_.model.has_pose() || !data.left_joints.empty(),
             "mirrored skeletons need to know which joints swap sides",
             {"data.flip", "data.left_joints", "data.right_joints"},

@@ -11,6 +11,9 @@
 #include <utility>
 
 #include "config/nearest_key.h"
+#include "dataset/annotation_reader.h"
+#include "dataset/packed_dataset.h"
+#include "dataset/packed_store.h"
 #include "files/error.h"
 #include "files/npy.h"
 #include "files/pickle.h"
@@ -18,17 +21,13 @@
 namespace kinefit {
 namespace {
 
-constexpr float kFarthestJoint = 1e6F;  // pixels
 constexpr int64_t kLargestImageSide = 65536;
 constexpr int64_t kMostFrames = int64_t{1} << 24;
 constexpr int64_t kMostPersons = 10;  // of a frame, in flat annotations (mmaction2 max_person)
 
-// An annotation that cannot be used though the file as a whole can: recorded, not thrown further.
-struct Unusable {
-  std::string reason;
-};
-
 std::string Quoted(const std::string& text) { return "'" + text + "'"; }
+
+}  // namespace
 
 std::vector<std::string> ReadClassNames(const Config& config) {
   std::vector<std::string> names;
@@ -53,7 +52,6 @@ std::vector<std::string> ReadClassNames(const Config& config) {
   return names;
 }
 
-// Ids of the split, in its order.
 std::vector<std::string> ReadSplit(const PickleValue& root, const std::string& split,
                                    const std::string& path) {
   const PickleValue splits = root.Find("split");
@@ -88,6 +86,8 @@ std::vector<std::string> ReadSplit(const PickleValue& root, const std::string& s
   return ids;
 }
 
+namespace {
+
 // The video of an annotation, refused if it could lie outside the folder of videos.
 std::string VideoPath(const DataConfig& data, const std::string& name, const std::string& suffix,
                       const std::string& where) {
@@ -95,7 +95,7 @@ std::string VideoPath(const DataConfig& data, const std::string& name, const std
   bool safe = !name.empty() && !relative.is_absolute() && name.find('\0') == std::string::npos;
   for (const std::filesystem::path& part : relative) safe = safe && part != "..";
   if (!safe) {
-    throw Error("the name of the clip leads out of the folder of videos", where,
+    throw Error("the name of the video leads out of the folder of videos", where,
                 "use names relative to data.videos, without '..'");
   }
   return (std::filesystem::path(data.videos) / relative).string() + suffix;
@@ -140,6 +140,24 @@ struct RawJoints {
   std::vector<float> score;
 };
 
+// Joints that cannot be where they say become joints that were not seen.
+void BlankJoints(RawJoints* raw, BlankedJoints* blanked) {
+  for (size_t i = 0; i < raw->score.size(); ++i) {
+    float* xy = &raw->xy[2 * i];
+    const float score = raw->score[i];
+    const bool nan = std::isnan(xy[0]) || std::isnan(xy[1]);
+    const bool infinite = !nan && (std::isinf(xy[0]) || std::isinf(xy[1]));
+    const bool far =
+        !nan && !infinite && std::max(std::abs(xy[0]), std::abs(xy[1])) > kFarthestJoint;
+    blanked->nan += nan ? 1 : 0;
+    blanked->infinite += infinite ? 1 : 0;
+    blanked->far += far ? 1 : 0;
+    blanked->scores += std::isfinite(score) ? 0 : 1;
+    if (nan || infinite || far) xy[0] = xy[1] = 0;
+    if (nan || infinite || far || !std::isfinite(score)) raw->score[i] = 0;
+  }
+}
+
 void CheckFinite(const RawJoints& raw) {
   for (const float value : raw.xy) {
     if (!std::isfinite(value)) throw Unusable{"a joint has a coordinate that is NaN or infinite"};
@@ -153,7 +171,8 @@ void CheckFinite(const RawJoints& raw) {
 }
 
 // `dims`: dimensions of the keypoint array, 4 or (flat) 3.
-RawJoints ReadJoints(const PickleValue& annotation, const std::string& where, size_t dims) {
+RawJoints ReadJoints(const PickleValue& annotation, const std::string& where, size_t dims,
+                     BlankedJoints* blanked) {
   const NdArrayView& keypoint =
       Required(annotation, "keypoint", where).AsArray(where + ".keypoint");
   const char* expected =
@@ -190,6 +209,7 @@ RawJoints ReadJoints(const PickleValue& annotation, const std::string& where, si
         "the third value of a joint is negative, so no score; joints in 3D are not "
         "supported"};
   }
+  if (blanked != nullptr) BlankJoints(&raw, blanked);
   CheckFinite(raw);
   return raw;
 }
@@ -254,8 +274,8 @@ void KeepBestPersons(const RawJoints& raw, FlatLayout* layout) {
 // One pose per line [N, V] and its frame's number, into tracks [M, T, V]: the i-th person is the
 // i-th pose of its frame (mmaction2 DecompressPose).
 void ReadFlatPose(const PickleValue& annotation, const std::string& where, bool squeeze,
-                  Sample* sample) {
-  const RawJoints raw = ReadJoints(annotation, where, 3);
+                  BlankedJoints* blanked, Sample* sample) {
+  const RawJoints raw = ReadJoints(annotation, where, 3, blanked);
   const std::string what = where + ".frame_inds";
   const std::vector<int64_t> frame_inds =
       Required(annotation, "frame_inds", where).AsArray(what).ToInts(what);
@@ -282,8 +302,9 @@ void ReadFlatPose(const PickleValue& annotation, const std::string& where, bool 
   }
 }
 
-void ReadTracks(const PickleValue& annotation, const std::string& where, Sample* sample) {
-  RawJoints raw = ReadJoints(annotation, where, 4);
+void ReadTracks(const PickleValue& annotation, const std::string& where, BlankedJoints* blanked,
+                Sample* sample) {
+  RawJoints raw = ReadJoints(annotation, where, 4, blanked);
   if (raw.shape[1] != sample->total_frames) {
     throw Unusable{"keypoint has " + std::to_string(raw.shape[1]) +
                    " frames, but total_frames is " + std::to_string(sample->total_frames)};
@@ -291,6 +312,8 @@ void ReadTracks(const PickleValue& annotation, const std::string& where, Sample*
   sample->pose = {raw.shape[0], raw.shape[1], raw.shape[2], std::move(raw.xy),
                   std::move(raw.score)};
 }
+
+}  // namespace
 
 void CheckJoints(const Config& config, int64_t joints, const std::string& where) {
   if (!config.model.has_pose()) return;
@@ -319,15 +342,36 @@ void CheckJoints(const Config& config, int64_t joints, const std::string& where)
   for (const std::vector<int64_t>& limb : data.limbs) check(limb, "data.limbs");
 }
 
-// Throws Error for what makes the whole file doubtful, Unusable for what concerns one clip.
+namespace {
+
+// The video of a clip and where in it the clip begins.
+void ReadVideo(const PickleValue& annotation, const Config& config, const std::string& where,
+               Sample* sample) {
+  bool segment = false;
+  const PickleValue first = annotation.Find("first_frame", &segment);
+  if (segment) sample->first_frame = first.AsInt(where + ".first_frame");
+  if (sample->first_frame < 0 || sample->first_frame > kMostFrames) {
+    throw Unusable{"first_frame is " + std::to_string(sample->first_frame)};
+  }
+  if (!config.model.has_rgb()) return;
+  bool named = false;
+  const PickleValue video = annotation.Find("video", &named);
+  if (named) {
+    const std::string_view name = video.AsString(where + ".video");
+    sample->video = VideoPath(config.data, std::string(name), "", where);
+    return;
+  }
+  const std::string suffix = annotation.Has("filename") ? "" : config.data.video_suffix;
+  sample->video = VideoPath(config.data, sample->id, suffix, where);
+}
+
+}  // namespace
+
 Sample ReadSample(const PickleValue& annotation, const std::string& id, const Config& config,
-                  const std::string& where) {
+                  const std::string& where, BlankedJoints* blanked) {
   Sample sample;
   sample.id = id;
-  if (config.model.has_rgb()) {
-    const std::string suffix = annotation.Has("filename") ? "" : config.data.video_suffix;
-    sample.video = VideoPath(config.data, id, suffix, where);
-  }
+  ReadVideo(annotation, config, where, &sample);
   sample.label = Required(annotation, "label", where).AsInt(where + ".label");
   if (sample.label < 0 || sample.label >= config.model.num_classes) {
     throw Error("label " + std::to_string(sample.label) + " is outside the " +
@@ -341,15 +385,14 @@ Sample ReadSample(const PickleValue& annotation, const std::string& id, const Co
     throw Unusable{"total_frames is " + std::to_string(sample.total_frames)};
   }
   if (annotation.Has("frame_inds")) {
-    ReadFlatPose(annotation, where, !config.model.has_rgb(), &sample);
+    ReadFlatPose(annotation, where, !config.model.has_rgb(), blanked, &sample);
   } else {
-    ReadTracks(annotation, where, &sample);
+    ReadTracks(annotation, where, blanked, &sample);
   }
   CheckJoints(config, sample.pose.joints, where);
   return sample;
 }
 
-// Where the clips are: a list, or the member "annotations" of a dict.
 PickleValue FindAnnotations(const PickleValue& root, const std::string& path) {
   const PickleValue list = root.is(PickleKind::kDict) ? root.Find("annotations") : root;
   if (!list.is(PickleKind::kList) && !list.is(PickleKind::kTuple)) {
@@ -369,6 +412,8 @@ std::string ReadId(const PickleValue& annotation, const std::string& where) {
   return std::string(Required(annotation, key, where).AsString(where + "." + key));
 }
 
+namespace {
+
 void CheckNotEmpty(const Dataset& dataset, const std::string& path, const std::string& split) {
   if (!dataset.samples.empty()) return;
   std::string reasons;
@@ -386,6 +431,7 @@ void CheckNotEmpty(const Dataset& dataset, const std::string& path, const std::s
 Dataset LoadDataset(const Config& config, const std::string& split) {
   const std::string& path = config.data.annotations;
   if (path.empty()) throw Error("no annotations are given", "data.annotations", "name a pickle");
+  if (IsPackedStore(path)) return LoadPackedDataset(config, split);
   if (config.model.has_rgb() && config.data.videos.empty()) {
     throw Error("no folder of videos is given", "data.videos",
                 "name it; only pose-only networks do without");
@@ -421,6 +467,18 @@ Dataset LoadDataset(const Config& config, const std::string& split) {
   }
   CheckNotEmpty(dataset, path, split);
   return dataset;
+}
+
+std::vector<std::pair<std::string, std::vector<std::string>>> LoadSplits(const std::string& path) {
+  const Pickle pickle = Pickle::Load(path);
+  const PickleValue splits = pickle.root().Find("split");
+  std::vector<std::pair<std::string, std::vector<std::string>>> all;
+  if (!splits.is(PickleKind::kDict)) return all;
+  for (size_t i = 0; i < splits.size(); ++i) {
+    const std::string name(splits.key(i).AsString(path + ": name of a split"));
+    all.emplace_back(name, ReadSplit(pickle.root(), name, path));
+  }
+  return all;
 }
 
 }  // namespace kinefit

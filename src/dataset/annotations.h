@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "config/config.h"
@@ -21,11 +22,17 @@ struct Dataset {
   std::vector<Rejected> rejected;
 };
 
-// Reads the annotation pickle named by `config.data` and keeps `split` ("" = everything): a dict
-// with `split` and `annotations`, or a plain list; float16, float32 or float64; one or more
-// persons; K400-style flat keypoints with `frame_inds`. Formats: docs/formats/annotation.md.
-// Throws Error for a file that is not such a pickle, an unknown or empty split, labels outside
-// model.num_classes, or a joint count that does not match model.pose.in_channels.
+// Reads the annotations named by `config.data` and keeps `split` ("" = everything): a packed store
+// (packed_store.h), or a pickle: a dict with `split` and `annotations`, or a plain list; float16,
+// float32 or float64; one or more persons; K400-style flat keypoints with `frame_inds`. Formats:
+// docs/formats/annotation.md. Throws Error for a file that is not such a pickle, an unknown or
+// empty split, labels outside model.num_classes, or a joint count that does not match
+// model.pose.in_channels. From a store, also for boxes made with other data.compact settings than
+// the config's.
 Dataset LoadDataset(const Config& config, const std::string& split);
+
+// Every split of an annotation pickle: its name and its ids, in the file's order. A plain list has
+// none. Throws Error as LoadDataset does.
+std::vector<std::pair<std::string, std::vector<std::string>>> LoadSplits(const std::string& path);
 
 }  // namespace kinefit

@@ -323,6 +323,38 @@ TEST_F(AnnotationsTest, VideosStayInTheirFolder) {
   EXPECT_HAS(ErrorOf(), "leads out of the folder of videos");
 }
 
+TEST_F(AnnotationsTest, SegmentsNameTheirVideoAndFirstFrame) {
+  config_.model.type = "rgbpose";
+  config_.data.videos = "/data/videos";
+  Annotation early = Clip("long/early");
+  early["video"] = Text("long/day 1.avi");
+  Annotation late = Clip("long/late");
+  late["video"] = Text("long/day 1.avi");
+  late["first_frame"] = Number(250);
+  WriteList({early, late});
+  const Dataset both = LoadDataset(config_, "");
+  ASSERT_EQ(both.samples.size(), 2U);
+  EXPECT_EQ(both.samples[0].video, "/data/videos/long/day 1.avi");
+  EXPECT_EQ(both.samples[0].first_frame, 0);
+  EXPECT_EQ(both.samples[1].video, both.samples[0].video);
+  EXPECT_EQ(both.samples[1].first_frame, 250);
+  EXPECT_EQ(both.samples[1].total_frames, 4);
+
+  late["first_frame"] = Number(-1);
+  WriteList({early, late});
+  const Dataset one = LoadDataset(config_, "");
+  ASSERT_EQ(one.rejected.size(), 1U);
+  EXPECT_EQ(one.rejected[0].reason, "first_frame is -1");
+  late["first_frame"] = Text("5");
+  WriteList({early, late});
+  EXPECT_HAS(ErrorOf(), "first_frame");
+  for (const std::string name : {"../day.avi", "/day.avi", ""}) {
+    early["video"] = Text(name);
+    WriteList({early});
+    EXPECT_HAS(ErrorOf(), "leads out of the folder of videos");
+  }
+}
+
 TEST_F(AnnotationsTest, ClassNames) {
   WriteList({Clip("a")});
   config_.data.classes = folder_ / "classes.txt";

@@ -151,6 +151,13 @@ class PickleWriter {
   void Global(const std::string& module, const std::string& name);
   void Reduce();
   void PersistentId();  // of the tuple just written
+  // For pickles larger than memory. Drain: the bytes so far, to be written to the file before those
+  // of later calls and of Finish. TakeValue: the one value written so far, without anything around
+  // it; the writer is as new. Splice: writes a value that TakeValue of a writer of the same
+  // protocol gave.
+  std::string Drain();
+  std::string TakeValue();
+  void Splice(std::string_view value) { out_.append(value); }
   // Ends the pickle and hands it over. REQUIRES: exactly one value was written.
   std::string Finish();
 

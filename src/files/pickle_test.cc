@@ -331,5 +331,32 @@ TEST(HostilePickle, ErrorsNameTheFile) {
   }
 }
 
+TEST(PickleWriter, PiecesMakeTheSamePickleAsTheWhole) {
+  PickleWriter piece(3);
+  piece.BeginTuple();
+  piece.Int(1);
+  piece.String("a");
+  piece.EndTuple();
+  const std::string pair = piece.TakeValue();
+  piece.Int(7);
+  const std::string number = piece.TakeValue();
+
+  PickleWriter writer(3);
+  std::string written;
+  writer.BeginList();
+  writer.Splice(pair);
+  written += writer.Drain();
+  writer.Splice(number);
+  writer.Splice(pair);
+  written += writer.Drain();
+  writer.EndList();
+  written += writer.Finish();
+  const Pickle read = Pickle::Parse(written, "pieces");
+  ASSERT_EQ(read.root().size(), 3U);
+  EXPECT_EQ(read.root()[0][1].AsString(""), "a");
+  EXPECT_EQ(read.root()[1].AsInt(""), 7);
+  EXPECT_EQ(read.root()[2][0].AsInt(""), 1);
+}
+
 }  // namespace
 }  // namespace kinefit

@@ -144,6 +144,15 @@ void PickleWriter::Global(const std::string& module, const std::string& name) {
 void PickleWriter::Reduce() { Op(Opcode::kReduce); }
 void PickleWriter::PersistentId() { Op(Opcode::kBinPersId); }
 
+std::string PickleWriter::Drain() { return std::exchange(out_, std::string()); }
+
+std::string PickleWriter::TakeValue() {
+  constexpr size_t kHeader = 2;  // kProto and its number
+  std::string value = out_.substr(kHeader);
+  out_.resize(kHeader);
+  return value;
+}
+
 std::string PickleWriter::Finish() {
   Op(Opcode::kStop);
   return std::move(out_);

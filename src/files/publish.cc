@@ -17,6 +17,7 @@
 #include <system_error>
 
 #include "files/error.h"
+#include "files/write_error.h"
 
 namespace kinefit {
 namespace {
@@ -28,14 +29,6 @@ std::atomic<bool> fault_armed{false};
 std::atomic<int64_t> fault_calls{0};
 std::atomic<int64_t> fault_nth{0};
 std::atomic<int> fault_error{0};
-
-// True if a test wants this system call to fail; errno is set then.
-bool FaultInjected() {
-  if (!fault_armed.load(std::memory_order_relaxed)) return false;
-  if (fault_calls++ < fault_nth) return false;
-  errno = fault_error;
-  return true;
-}
 
 std::string FolderOf(const std::string& path) {
   const size_t slash = path.rfind('/');
@@ -78,6 +71,27 @@ std::string Reason(int error_number) {
 
 }  // namespace
 
+bool FaultInjected() {
+  if (!fault_armed.load(std::memory_order_relaxed)) return false;
+  if (fault_calls++ < fault_nth) return false;
+  errno = fault_error;
+  return true;
+}
+
+void ThrowWriteError(const std::string& action, const std::string& path, int error_number) {
+  throw Error("cannot " + action + " the file: " + Reason(error_number), path,
+              RemedyFor(error_number, path));
+}
+
+int FlushFolderOf(const std::string& path) {
+  const int folder = open(FolderOf(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) return 0;  // a folder that may be written but not read
+  const bool failed = FaultInjected() || (fsync(folder) != 0 && errno != EINVAL);
+  const int error_number = failed ? errno : 0;
+  close(folder);
+  return error_number;
+}
+
 AtomicFile::AtomicFile(const std::string& path) : path_(path) {
   static std::atomic<uint64_t> counter{0};
   if (path.empty()) throw Error("a file needs a name to be written under");
@@ -97,8 +111,7 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::Fail(const std::string& action, int error_number) const {
-  throw Error("cannot " + action + " the file: " + Reason(error_number), path_,
-              RemedyFor(error_number, path_));
+  ThrowWriteError(action, path_, error_number);
 }
 
 void AtomicFile::WriteThrough(const char* data, size_t size) {
@@ -140,12 +153,8 @@ void AtomicFile::Commit() {
   }
   file_ = -1;
   // Without this the new name could be lost with the power, though never the old contents.
-  const int folder = open(FolderOf(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder < 0) return;  // a folder that may be written but not read
-  const bool failed = FaultInjected() || (fsync(folder) != 0 && errno != EINVAL);
-  const int error_number = errno;
-  close(folder);
-  if (failed) Fail("flush the folder of", error_number);
+  const int error_number = FlushFolderOf(path_);
+  if (error_number != 0) Fail("flush the folder of", error_number);
 }
 
 void PublishFile(const std::string& path, std::string_view bytes) {

@@ -7,7 +7,6 @@
 #include <deque>
 #include <exception>
 #include <mutex>
-#include <numeric>
 #include <opencv2/core.hpp>
 #include <stdexcept>
 #include <thread>
@@ -42,9 +41,11 @@ struct Claim {
   int64_t place = 0;
 };
 
-at::Tensor AllocateRows(int64_t places, const std::array<int64_t, 5>& shape) {
+// A GPU copies from pinned memory while the host goes on.
+at::Tensor AllocateRows(int64_t places, const std::array<int64_t, 5>& shape, bool pinned) {
   if (shape[0] == 0) return {};
-  return at::empty({places * shape[0], shape[1], shape[2], shape[3], shape[4]}, at::kFloat);
+  return at::empty({places * shape[0], shape[1], shape[2], shape[3], shape[4]},
+                   at::TensorOptions(at::kFloat).pinned_memory(pinned));
 }
 
 float* RowsOf(const at::Tensor& tensor, int64_t place, int64_t places) {
@@ -66,9 +67,19 @@ at::Tensor KeepRows(const at::Tensor& tensor, const std::vector<int64_t>& good, 
 
 }  // namespace
 
+std::vector<int64_t> EpochOrder(const Dataset& dataset, const Config& config, Phase phase,
+                                int64_t epoch) {
+  return Sampler(dataset, config, phase).Order(epoch);
+}
+
+RandomStream AugmentStream(const Config& config, int64_t epoch, int64_t place) {
+  return RandomStream(static_cast<uint64_t>(config.seed), "augment", static_cast<uint64_t>(epoch),
+                      static_cast<uint64_t>(place));
+}
+
 struct Loader::State {
   State(const Dataset& the_dataset, const Config& the_config, Phase the_phase, int64_t batch,
-        int64_t the_clips, bool the_flip);
+        int64_t the_clips, bool the_flip, Shard the_shard);
   ~State();
 
   void StartWorkers();
@@ -86,9 +97,9 @@ struct Loader::State {
   const int64_t batch_size;
   const int64_t clips;
   const bool flip;
+  const Shard shard;
   const ClipShapes shapes;
-  const int64_t samples;  // of an epoch
-  const int64_t batches;
+  const Sampler sampler;
   const size_t most_slots;
 
   // Of the consumer alone.
@@ -103,29 +114,30 @@ struct Loader::State {
   std::condition_variable ready;
   bool stop = false;
   int64_t epoch = 0;
-  std::vector<int64_t> order;               // [samples] index into the dataset
+  std::vector<int64_t> order;               // [sampler.samples()] index into the dataset
+  MicroBatches batches;                     // of the epoch under way
   std::deque<std::shared_ptr<Slot>> slots;  // the front one is handed out next
-  int64_t next_batch;                       // to be handed out; `batches` before Start()
+  int64_t next_batch;                       // to be handed out; the last before Start()
   int64_t next_slot;                        // batch to be begun
 
   std::vector<std::thread> workers;
 };
 
 Loader::State::State(const Dataset& the_dataset, const Config& the_config, Phase the_phase,
-                     int64_t batch, int64_t the_clips, bool the_flip)
+                     int64_t batch, int64_t the_clips, bool the_flip, Shard the_shard)
     : dataset(the_dataset),
       config(the_config),
       phase(the_phase),
       batch_size(batch),
       clips(the_clips),
       flip(the_flip),
+      shard(the_shard),
       shapes(PipelineShapes(the_config, the_phase, the_clips, the_flip)),
-      samples(static_cast<int64_t>(the_dataset.samples.size()) *
-              (the_phase == Phase::kTrain ? the_config.data.repeat : 1)),
-      batches((samples + batch - 1) / batch),
+      sampler(the_dataset, the_config, the_phase),
       most_slots(static_cast<size_t>(std::max<int64_t>(the_config.data.prefetch, 1))),
-      next_batch(batches),
-      next_slot(batches) {}
+      batches(sampler.samples(), batch, the_shard),
+      next_batch(batches.count()),
+      next_slot(batches.count()) {}
 
 void Loader::State::StartWorkers() {
   // One clip per worker is all the parallelism there is; OpenCV's own threads would only get in
@@ -151,7 +163,7 @@ void Loader::State::Work() {
     work.wait(lock, [this] { return stop || CanClaim(); });
     if (stop) return;
     const Claim claim = TakePlace();
-    if (claim.slot->unfinished == 0) {  // no memory for the batch: there is nothing to fill
+    if (claim.slot->unfinished == 0) {  // no memory for the batch, or no place in it
       ready.notify_all();
       continue;
     }
@@ -183,12 +195,13 @@ void Loader::State::Work() {
 
 bool Loader::State::CanClaim() const {
   if (!slots.empty() && slots.back()->claimed < slots.back()->places()) return true;
-  return slots.size() < most_slots && next_slot < batches;
+  return slots.size() < most_slots && next_slot < batches.count();
 }
 
 // The next place in the order of the epoch. REQUIRES: lock held, CanClaim().
 Claim Loader::State::TakePlace() {
-  if (slots.empty() || slots.back()->claimed == slots.back()->places()) slots.push_back(OpenSlot());
+  // An empty batch, which no process but another has places of, is claimed beyond its end.
+  if (slots.empty() || slots.back()->claimed >= slots.back()->places()) slots.push_back(OpenSlot());
   const std::shared_ptr<Slot>& slot = slots.back();
   return {slot, slot->claimed++};
 }
@@ -196,15 +209,17 @@ Claim Loader::State::TakePlace() {
 std::shared_ptr<Slot> Loader::State::OpenSlot() {
   auto slot = std::make_shared<Slot>();
   slot->epoch = epoch;
-  slot->first = next_slot * batch_size;
-  const int64_t places = std::min(batch_size, samples - slot->first);
-  slot->samples.assign(order.begin() + slot->first, order.begin() + slot->first + places);
+  const Places range = batches.Of(next_slot);
+  const int64_t places = range.size();
+  slot->first = range.begin;
+  slot->samples.assign(order.begin() + range.begin, order.begin() + range.end);
   slot->reasons.resize(static_cast<size_t>(places));
   slot->unfinished = places;
   ++next_slot;
   try {
-    slot->imgs = AllocateRows(places, shapes.imgs);
-    slot->heatmap_imgs = AllocateRows(places, shapes.heatmaps);
+    const bool pinned = config.device.rfind("cuda", 0) == 0 && at::hasCUDA();
+    slot->imgs = AllocateRows(places, shapes.imgs, pinned);
+    slot->heatmap_imgs = AllocateRows(places, shapes.heatmaps, pinned);
   } catch (...) {
     slot->failure = std::current_exception();
     slot->claimed = places - 1;  // nobody is to work on it; the caller takes the last place
@@ -219,9 +234,7 @@ void Loader::State::Fill(const Claim& claim) {
   const Slot& slot = *claim.slot;
   const Sample& sample =
       dataset.samples[static_cast<size_t>(slot.samples[static_cast<size_t>(claim.place)])];
-  RandomStream random(static_cast<uint64_t>(config.seed), "augment",
-                      static_cast<uint64_t>(slot.epoch),
-                      static_cast<uint64_t>(slot.first + claim.place));
+  RandomStream random = AugmentStream(config, slot.epoch, slot.first + claim.place);
   RunPipelineInto(sample, config, phase, clips, flip, random,
                   RowsOf(slot.imgs, claim.place, slot.places()),
                   RowsOf(slot.heatmap_imgs, claim.place, slot.places()));
@@ -250,7 +263,8 @@ void Loader::State::RecordBadClips(const Slot& slot) {
     ++bad_count;
     if (bad_ids.insert(id).second) bad_clips.push_back({id, slot.reasons[place]});
   }
-  if (static_cast<double>(bad_count) <= config.data.max_bad_share * static_cast<double>(samples)) {
+  if (static_cast<double>(bad_count) <=
+      config.data.max_bad_share * static_cast<double>(sampler.samples())) {
     return;
   }
   constexpr size_t kListed = 20;
@@ -261,7 +275,7 @@ void Loader::State::RecordBadClips(const Slot& slot) {
   if (bad_clips.size() > kListed) {
     list += "\n    and " + std::to_string(bad_clips.size() - kListed) + " more";
   }
-  throw Error(std::to_string(bad_count) + " of the epoch's " + std::to_string(samples) +
+  throw Error(std::to_string(bad_count) + " of the epoch's " + std::to_string(sampler.samples()) +
                   " clips cannot be used so far:" + list,
               "",
               "repair or remove them, or raise data.max_bad_share (now " +
@@ -269,11 +283,11 @@ void Loader::State::RecordBadClips(const Slot& slot) {
 }
 
 Loader::Loader(const Dataset& dataset, const Config& config, Phase phase, int64_t batch_size,
-               int64_t clips, bool flip) {
+               int64_t clips, bool flip, Shard shard) {
   if (batch_size < 1 || clips < 1) {
     throw Error("batch size and number of clips must be at least 1");
   }
-  state_ = std::make_unique<State>(dataset, config, phase, batch_size, clips, flip);
+  state_ = std::make_unique<State>(dataset, config, phase, batch_size, clips, flip, shard);
   state_->StartWorkers();
 }
 
@@ -281,24 +295,15 @@ Loader::~Loader() = default;
 
 void Loader::Start(LoaderPosition position) {
   State& s = *state_;
-  if (position.epoch < 0 || position.next_batch < 0 || position.next_batch > s.batches) {
-    throw Error("an epoch of " + std::to_string(s.batches) +
+  const MicroBatches batches(s.sampler.samples(), s.batch_size, s.shard, position.skipped);
+  if (position.epoch < 0 || position.next_batch < 0 || position.next_batch > batches.count()) {
+    throw Error("an epoch of " + std::to_string(batches.count()) +
                     " batches cannot be continued at batch " + std::to_string(position.next_batch),
                 "",
                 "the checkpoint comes from a run with other data or another batch size; use those, "
                 "or start anew from its weights (train.init)");
   }
-  std::vector<int64_t> order;
-  if (s.phase == Phase::kTrain) {
-    RandomStream random(static_cast<uint64_t>(s.config.seed), "sampler",
-                        static_cast<uint64_t>(position.epoch));
-    order = random.Permutation(s.samples);
-    const int64_t distinct = static_cast<int64_t>(s.dataset.samples.size());
-    for (int64_t& index : order) index %= distinct;
-  } else {
-    order.resize(static_cast<size_t>(s.samples));
-    std::iota(order.begin(), order.end(), 0);
-  }
+  std::vector<int64_t> order = s.sampler.Order(position.epoch);
   s.started = true;
   s.bad_clips.clear();
   s.bad_ids.clear();
@@ -308,6 +313,7 @@ void Loader::Start(LoaderPosition position) {
     const std::lock_guard<std::mutex> lock(s.mutex);
     s.epoch = position.epoch;
     s.order = std::move(order);
+    s.batches = batches;
     s.slots.clear();  // workers finish what they hold of them, unseen
     s.next_batch = s.next_slot = position.next_batch;
   }
@@ -317,7 +323,7 @@ void Loader::Start(LoaderPosition position) {
 bool Loader::Next(Batch* batch) {
   State& s = *state_;
   if (!s.started) throw std::logic_error("Loader::Next() before Start()");
-  while (position().next_batch < s.batches) {
+  while (position().next_batch < s.batches.count()) {
     const std::shared_ptr<Slot> slot = s.AwaitSlot();
     if (slot->failure) std::rethrow_exception(slot->failure);
     s.RecordBadClips(*slot);
@@ -345,12 +351,14 @@ bool Loader::Next(Batch* batch) {
   return false;
 }
 
-int64_t Loader::batches_per_epoch() const { return state_->batches; }
-int64_t Loader::samples_per_epoch() const { return state_->samples; }
+int64_t Loader::batches_per_epoch() const {
+  return MicroBatches(state_->sampler.samples(), state_->batch_size, state_->shard).count();
+}
+int64_t Loader::samples_per_epoch() const { return state_->sampler.samples(); }
 
 LoaderPosition Loader::position() const {
   const std::lock_guard<std::mutex> lock(state_->mutex);
-  return {state_->epoch, state_->next_batch};
+  return {state_->epoch, state_->next_batch, state_->batches.skipped()};
 }
 
 std::vector<BadClip> Loader::bad_clips() const { return state_->bad_clips; }

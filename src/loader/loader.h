@@ -9,6 +9,8 @@
 
 #include "config/config.h"
 #include "dataset/annotations.h"
+#include "loader/sampler.h"
+#include "random/stream.h"
 #include "transform/pipeline.h"
 
 namespace kinefit {
@@ -28,35 +30,48 @@ struct BadClip {
   std::string reason;
 };
 
-// Where a loader stands: batches already handed out in `epoch`. Saved in checkpoints.
+// Where a loader stands: batches already handed out in `epoch`, counted from its sample `skipped`
+// on. The same for all processes of a run.
 struct LoaderPosition {
   int64_t epoch = 0;
   int64_t next_batch = 0;
+  // Samples at the start of the epoch's order that belong to no batch: they were seen before the
+  // run went on with batches of another size, or with another number of processes.
+  int64_t skipped = 0;
 };
+
+// What a loader gives out in `epoch`, in its order: indices into the dataset's samples.
+std::vector<int64_t> EpochOrder(const Dataset& dataset, const Config& config, Phase phase,
+                                int64_t epoch);
+// The random stream of the sample at `place` of an epoch's order.
+RandomStream AugmentStream(const Config& config, int64_t epoch, int64_t place);
 
 // Feeds micro-batches of one dataset from N worker threads with bounded prefetch. The order and
 // every random draw are functions of (seed, epoch, sample) alone, so any number of workers, and
 // a loader started in mid-epoch, give the same batches. A clip that cannot be read is left out of
 // its batch and counted (train) and Next() throws Error once their share of the epoch exceeds
 // config.data.max_bad_share. In kTest a bad clip is left out and counted in the same way.
-// One consumer thread.
+// With a shard it makes this process's part of every batch (MicroBatches); the bad clips that it
+// counts are its own, their share is still of the whole epoch. One consumer thread.
 class Loader {
  public:
-  // `clips`, `flip`: as in RunPipeline. Training shuffles and repeats (config.data.repeat); test
-  // keeps the order. The dataset must outlive the loader.
+  // `batch_size`: of this process alone. `clips`, `flip`: as in RunPipeline. Training shuffles,
+  // balances and repeats (Sampler); test keeps the order. The dataset must outlive the loader.
   Loader(const Dataset& dataset, const Config& config, Phase phase, int64_t batch_size,
-         int64_t clips = 1, bool flip = false);
+         int64_t clips = 1, bool flip = false, Shard shard = {});
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
   // Starts an epoch (0-based) at batch `next_batch`; drops whatever was prefetched.
   void Start(LoaderPosition position);
-  // False at the end of the epoch. A batch of which every clip was bad is skipped.
+  // False at the end of the epoch. A batch of which every clip was bad, or of which this process
+  // has no part, is skipped; position() tells the number of the one that was handed out.
   bool Next(Batch* batch);
 
-  int64_t batches_per_epoch() const;  // the last one may be short
-  int64_t samples_per_epoch() const;
+  int64_t batches_per_epoch() const;  // of a whole epoch; the same for every rank; the last may be
+                                      // short
+  int64_t samples_per_epoch() const;  // of all ranks together
   LoaderPosition position() const;
   // Bad clips met since Start (each once).
   std::vector<BadClip> bad_clips() const;

@@ -74,9 +74,10 @@ class LoaderTest : public ::testing::Test {
   }
 
   std::vector<Batch> Collect(Phase phase, LoaderPosition position, int64_t workers,
-                             int64_t batch_size = 4, int64_t clips = 1, bool flip = false) {
+                             int64_t batch_size = 4, int64_t clips = 1, bool flip = false,
+                             Shard shard = {}) {
     config_.data.workers = workers;
-    Loader loader(dataset_, config_, phase, batch_size, clips, flip);
+    Loader loader(dataset_, config_, phase, batch_size, clips, flip, shard);
     loader.Start(position);
     return Drain(&loader);
   }
@@ -130,6 +131,26 @@ TEST_F(LoaderTest, AnEpochShowsEverySampleOnce) {
   for (int64_t i = 0; i < 23; ++i) EXPECT_EQ(seen[static_cast<size_t>(i)], i);
 }
 
+// What `kinefit data show` draws of a clip is what a batch holds of it.
+TEST_F(LoaderTest, EveryPlaceOfAnEpochCanBeMadeAgain) {
+  config_.data.repeat = 2;
+  const std::vector<int64_t> order = EpochOrder(dataset_, config_, Phase::kTrain, 3);
+  ASSERT_EQ(order.size(), 46U);
+  int64_t place = 0;
+  for (const Batch& batch : Collect(Phase::kTrain, {3, 0}, 2)) {
+    for (size_t i = 0; i < batch.ids.size(); ++i, ++place) {
+      const int64_t index = order[static_cast<size_t>(place)];
+      ASSERT_EQ(batch.sample_index[i], index);
+      RandomStream random = AugmentStream(config_, 3, place);
+      const ClipTensors made = RunPipeline(dataset_.samples[static_cast<size_t>(index)], config_,
+                                           Phase::kTrain, 1, false, random);
+      const at::Tensor row = batch.heatmap_imgs[static_cast<int64_t>(i)].contiguous();
+      EXPECT_TRUE(std::equal(made.heatmaps.begin(), made.heatmaps.end(), row.data_ptr<float>()));
+    }
+  }
+  EXPECT_EQ(place, 46);
+}
+
 TEST_F(LoaderTest, WorkersDoNotChangeBatches) {
   WriteVideos();
   config_.data.color_jitter.enabled = true;
@@ -144,6 +165,84 @@ TEST_F(LoaderTest, AnEpochContinuesInItsMiddle) {
   const std::vector<Batch> rest = Collect(Phase::kTrain, {1, 4}, 2);
   ExpectSameBatches({whole.begin() + 4, whole.end()}, rest);
   EXPECT_TRUE(Collect(Phase::kTrain, {1, 6}, 2).empty());
+}
+
+std::vector<int64_t> SamplesOf(const std::vector<Batch>& batches) {
+  std::vector<int64_t> samples;
+  for (const Batch& batch : batches) {
+    samples.insert(samples.end(), batch.sample_index.begin(), batch.sample_index.end());
+  }
+  return samples;
+}
+
+// Three processes with batches of 2 make of 23 samples what one process with batches of 6 makes;
+// the last five are shared out as 1 + 2 + 2.
+TEST_F(LoaderTest, ProcessesShareEveryBatch) {
+  const std::vector<Batch> single = Collect(Phase::kTrain, {2, 0}, 2, 6);
+  std::vector<std::vector<Batch>> parts;
+  for (int64_t rank = 0; rank < 3; ++rank) {
+    Loader loader(dataset_, config_, Phase::kTrain, 2, 1, false, {rank, 3});
+    EXPECT_EQ(loader.batches_per_epoch(), 4);
+    EXPECT_EQ(loader.samples_per_epoch(), 23);
+    parts.push_back(Collect(Phase::kTrain, {2, 0}, 2, 2, 1, false, {rank, 3}));
+    ASSERT_EQ(parts.back().size(), 4U);
+  }
+  for (size_t i = 0; i < single.size(); ++i) {
+    std::vector<at::Tensor> rows;
+    std::vector<int64_t> samples;
+    for (const std::vector<Batch>& part : parts) {
+      rows.push_back(part[i].heatmap_imgs);
+      samples.insert(samples.end(), part[i].sample_index.begin(), part[i].sample_index.end());
+    }
+    EXPECT_EQ(samples, single[i].sample_index);
+    EXPECT_TRUE(at::equal(at::cat(rows), single[i].heatmap_imgs));  // the same augmentation, too
+  }
+}
+
+TEST_F(LoaderTest, AProcessWithoutAPartOfTheLastBatchSkipsIt) {
+  dataset_.samples.resize(9);  // 4 x 2 and one more
+  config_.data.prefetch = 4;
+  size_t batches = 0;
+  for (int64_t rank = 0; rank < 4; ++rank) {
+    Loader loader(dataset_, config_, Phase::kTrain, 2, 1, false, {rank, 4});
+    EXPECT_EQ(loader.batches_per_epoch(), 2);
+    for (const int64_t epoch : {0, 1, 2}) {
+      loader.Start({epoch, 0});
+      batches += Drain(&loader).size();
+      EXPECT_EQ(loader.position().next_batch, 2);
+    }
+  }
+  EXPECT_EQ(batches, 3 * (4U + 1));
+}
+
+// Half an epoch with two processes, the rest with three and other batches: every sample once, and
+// each as it would have been augmented without the change.
+TEST_F(LoaderTest, AnEpochContinuesWithOtherProcessesAndBatches) {
+  const std::vector<Batch> whole = Collect(Phase::kTrain, {1, 0}, 2, 23);
+  std::vector<int64_t> seen;
+  for (int64_t rank = 0; rank < 2; ++rank) {
+    Loader loader(dataset_, config_, Phase::kTrain, 4, 1, false, {rank, 2});
+    loader.Start({1, 0});
+    Batch batch;
+    ASSERT_TRUE(loader.Next(&batch));
+    seen.insert(seen.end(), batch.sample_index.begin(), batch.sample_index.end());
+  }
+  ASSERT_EQ(seen.size(), 8U);
+  for (int64_t rank = 0; rank < 3; ++rank) {
+    for (const Batch& batch : Collect(Phase::kTrain, {1, 0, 8}, 2, 2, 1, false, {rank, 3})) {
+      for (size_t i = 0; i < batch.sample_index.size(); ++i) {
+        seen.push_back(batch.sample_index[i]);
+        const auto& order = whole[0].sample_index;
+        const int64_t place = std::find(order.begin(), order.end(), seen.back()) - order.begin();
+        EXPECT_TRUE(
+            at::equal(batch.heatmap_imgs[static_cast<int64_t>(i)], whole[0].heatmap_imgs[place]));
+      }
+    }
+  }
+  std::sort(seen.begin(), seen.end());
+  for (int64_t i = 0; i < 23; ++i) EXPECT_EQ(seen[static_cast<size_t>(i)], i);
+  ASSERT_EQ(seen.size(), 23U);
+  EXPECT_EQ(SamplesOf(Collect(Phase::kTrain, {1, 1, 8}, 2, 7)).size(), 8U);
 }
 
 TEST_F(LoaderTest, EpochsSeedsAndRepeatsDiffer) {
@@ -277,6 +376,8 @@ TEST_F(LoaderTest, RefusesPositionsOutsideTheEpoch) {
   Loader loader(dataset_, config_, Phase::kTrain, 4);
   EXPECT_THROW(loader.Start({0, 7}), Error);
   EXPECT_THROW(loader.Start({-1, 0}), Error);
+  EXPECT_THROW(loader.Start({0, 0, 24}), Error);
+  EXPECT_THROW(Loader(dataset_, config_, Phase::kTrain, 4, 1, false, {3, 3}), Error);
   EXPECT_THROW(Loader(dataset_, config_, Phase::kTrain, 0), Error);
 }
 

@@ -28,10 +28,7 @@ constexpr auto kFloat32 = memory::data_type::f32;
 
 memory::desc Dense(const Sizes& sizes) { return {sizes, kFloat32, memory::format_tag::abcde}; }
 memory::desc Any(const Sizes& sizes) { return {sizes, kFloat32, memory::format_tag::any}; }
-memory::desc Blocked(const Sizes& sizes) {
-  using tag = memory::format_tag;
-  return {sizes, kFloat32, ChannelBlock() == 16 ? tag::aBcde16b : tag::aBcde8b};
-}
+memory::desc Blocked(const Sizes& sizes) { return {sizes, kFloat32, memory::format_tag::aBcde16b}; }
 
 // [N, C, T, H, W] of a blocked tensor.
 Sizes FeatureSizes(const at::Tensor& x) {
@@ -208,13 +205,11 @@ ConvNorm WithoutStride(ConvNorm layer) {
 }  // namespace
 
 int64_t ChannelBlock() {
+  // With less than AVX-512 some gradients in this layout have only oneDNN's reference kernels.
   static const int64_t block = [] {
     const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
-    const auto has = [&](dnnl::cpu_isa wanted) {
-      return (isa & static_cast<unsigned>(wanted)) == static_cast<unsigned>(wanted);
-    };
-    if (has(dnnl::cpu_isa::avx512_core)) return int64_t{16};
-    return has(dnnl::cpu_isa::avx2) ? int64_t{8} : int64_t{0};
+    const auto wanted = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+    return int64_t{(isa & wanted) == wanted ? 16 : 0};
   }();
   return block;
 }

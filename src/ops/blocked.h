@@ -11,17 +11,18 @@ struct ConvNorm;              // ops/conv_norm.h
 struct ConvolutionGradients;  // ops/conv_norm.h
 
 // Feature maps in the layout that oneDNN's convolutions compute in: [N, C/B, T, H, W, B], where B
-// is what the processor takes at once. LibTorch's own CPU convolutions copy every operand into that
+// channels are what the processor takes at once. LibTorch's own CPU convolutions copy every operand into that
 // layout and every result out of it; a chain of layers that stays in it spares those copies, their
 // time and their memory. float32 on the CPU (on the meta device only shapes and allocations).
 // Everything is computed without autograd.
 
-// B on this machine: 16 with AVX-512, 8 with AVX2, 0 where there is nothing to gain.
+// B on this machine: 16 with AVX-512; 0 on other processors, which stay with LibTorch's layout.
 int64_t ChannelBlock();
 
 // Whether `x` is such a tensor: six dimensions where features have five.
 inline bool IsBlocked(const at::Tensor& x) { return x.dim() == 6; }
-// Whether a chain of convolutions that starts at x [N, C, T, H, W] can be computed so.
+// Whether a chain of convolutions that starts at x [N, C, T, H, W] can be computed so: all channels
+// in multiples of B.
 bool CanBlock(const at::Tensor& x, const std::vector<const ConvNorm*>& layers);
 
 at::Tensor ToBlocked(const at::Tensor& x);    // of [N, C, T, H, W]

@@ -20,7 +20,7 @@ struct Planes {
         blocks(x.size(1)),
         positions(x.size(2) * x.size(3) * x.size(4)),
         lanes(x.size(5)) {
-    TORCH_INTERNAL_ASSERT(x.is_contiguous());
+    TORCH_INTERNAL_ASSERT(x.is_contiguous() && lanes == 16);
   }
   int64_t count() const { return samples * blocks; }
   int64_t channels() const { return blocks * lanes; }
@@ -37,13 +37,7 @@ float* Data(const at::Tensor& x) { return x.data_ptr<float>(); }
 template <typename Run>
 void ForEachPlane(const Planes& planes, const Run& run) {
   at::parallel_for(0, planes.count(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) {
-      if (planes.lanes == 16) {
-        run(BlockedRows<16>(), p);
-      } else {
-        run(BlockedRows<8>(), p);
-      }
-    }
+    for (int64_t p = begin; p < end; ++p) run(BlockedRows<16>(), p);
   });
 }
 

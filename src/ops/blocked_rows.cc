@@ -197,7 +197,6 @@ KINEFIT_INLINE void BackToInput(const float* grad, const float* y, int64_t n,
     }                                                                                            \
   }
 
-KINEFIT_BLOCKED(8)
 KINEFIT_BLOCKED(16)
 
 #undef KINEFIT_BLOCKED

@@ -17,7 +17,7 @@ namespace {
 class Blocked : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (ChannelBlock() == 0) GTEST_SKIP() << "SKIPPED: this processor has no AVX2";
+    if (ChannelBlock() == 0) GTEST_SKIP() << "SKIPPED: this processor has no AVX-512";
     at::manual_seed(3);
   }
 };

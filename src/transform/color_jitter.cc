@@ -1,11 +1,11 @@
 #include "transform/color_jitter.h"
 
-#include <algorithm>
 #include <cstdint>
-#include <opencv2/imgproc.hpp>
 
 namespace kinefit {
 namespace {
+
+using RgbMean = std::array<double, 3>;
 
 constexpr std::array<double, 3> kGray = {0.2989, 0.587, 0.114};
 
@@ -24,11 +24,11 @@ class AffineColor {
   }
 
   // Blends with the mean grey of the frame so far; `mean_rgb`: of the frame it started from.
-  void Contrast(double factor, const cv::Scalar& mean_rgb) {
+  void Contrast(double factor, const RgbMean& mean_rgb) {
     double mean_gray = 0;
     for (size_t c = 0; c < 3; ++c) {
       double channel = offset_[c];
-      for (size_t k = 0; k < 3; ++k) channel += matrix_[c][k] * mean_rgb[static_cast<int>(k)];
+      for (size_t k = 0; k < 3; ++k) channel += matrix_[c][k] * mean_rgb[k];
       mean_gray += kGray[c] * channel;
     }
     Brightness(factor);
@@ -51,29 +51,13 @@ class AffineColor {
   }
 
   // Clips to 0..255 and cuts off fractions, as numpy's astype(uint8) does.
-  void Apply(const cv::Mat& from, cv::Mat* to) const {
-    std::array<float, 9> m;
-    std::array<float, 3> t;
+  ColorMatrix ToMatrix() const {
+    ColorMatrix color;
     for (size_t c = 0; c < 3; ++c) {
-      for (size_t k = 0; k < 3; ++k) m[3 * c + k] = static_cast<float>(matrix_[c][k]);
-      t[c] = static_cast<float>(offset_[c]);
+      for (size_t k = 0; k < 3; ++k) color.matrix[3 * c + k] = static_cast<float>(matrix_[c][k]);
+      color.offset[c] = static_cast<float>(offset_[c]);
     }
-    const auto level = [](float value) {
-      return static_cast<uint8_t>(static_cast<int>(std::min(255.0F, std::max(0.0F, value))));
-    };
-    to->create(from.size(), CV_8UC3);
-    for (int y = 0; y < from.rows; ++y) {
-      const uint8_t* in = from.ptr<uint8_t>(y);
-      uint8_t* out = to->ptr<uint8_t>(y);
-      for (int x = 0; x < from.cols; ++x, in += 3, out += 3) {
-        const float r = in[0];
-        const float g = in[1];
-        const float b = in[2];
-        out[0] = level(m[0] * r + m[1] * g + m[2] * b + t[0]);
-        out[1] = level(m[3] * r + m[4] * g + m[5] * b + t[1]);
-        out[2] = level(m[6] * r + m[7] * g + m[8] * b + t[2]);
-      }
-    }
+    return color;
   }
 
  private:
@@ -82,22 +66,48 @@ class AffineColor {
   bool identity_ = true;
 };
 
-cv::Mat TurnHue(const cv::Mat& frame, double hue) {
+int HueSteps(double hue) {
   constexpr int kHues = 180;  // of OpenCV's 8-bit HSV
-  const int turn = static_cast<int>(hue * 255) % kHues + kHues;
-  cv::Mat hsv;
-  cv::cvtColor(frame, hsv, cv::COLOR_RGB2HSV);
-  std::array<uint8_t, 256> turned;
-  for (int h = 0; h < 256; ++h) {
-    turned[static_cast<size_t>(h)] = static_cast<uint8_t>((h + turn) % kHues);
+  return (static_cast<int>(hue * 255) % kHues + kHues) % kHues;
+}
+
+void Run(const AffineColor& before, int turn, const AffineColor& after, PlanarImage* image) {
+  const ColorMatrix first = before.ToMatrix();
+  const ColorMatrix last = after.ToMatrix();
+  if (before.identity() && turn == kNoTurn && after.identity()) return;
+  for (int64_t y = 0; y < image->height; ++y) {
+    TransformColorRow(before.identity() ? nullptr : &first, turn,
+                      after.identity() ? nullptr : &last, image->width, image->row(y));
   }
-  for (int y = 0; y < hsv.rows; ++y) {
-    uint8_t* row = hsv.ptr<uint8_t>(y);
-    for (int x = 0; x < hsv.cols; ++x) row[3 * x] = turned[row[3 * x]];
+}
+
+// What has still to be done to an image: a change, a turn of the hue, another change.
+struct Pending {
+  AffineColor before;
+  int turn = kNoTurn;
+  AffineColor after;
+
+  AffineColor& last() { return turn == kNoTurn ? before : after; }
+
+  // All but the last change, which is then the first.
+  void ApplyTurn(PlanarImage* image) {
+    if (turn == kNoTurn) return;
+    Run(before, turn, AffineColor(), image);
+    *this = {after, kNoTurn, AffineColor()};
   }
-  cv::Mat rgb;
-  cv::cvtColor(hsv, rgb, cv::COLOR_HSV2RGB);
-  return rgb;
+};
+
+RgbMean MeanOf(const PlanarImage& image) {
+  std::array<int64_t, 3> sums = {};
+  for (int64_t y = 0; y < image.height; ++y) {
+    for (size_t c = 0; c < 3; ++c) {
+      sums[c] += SumRow(image.row(y) + static_cast<int64_t>(c) * image.width, image.width);
+    }
+  }
+  RgbMean mean = {};
+  const double pixels = static_cast<double>(image.width * image.height);
+  for (size_t c = 0; c < 3; ++c) mean[c] = static_cast<double>(sums[c]) / pixels;
+  return mean;
 }
 
 }  // namespace
@@ -113,30 +123,27 @@ ColorJitter DrawColorJitter(const ColorJitterConfig& config, RandomStream& rando
   return jitter;
 }
 
-cv::Mat ApplyColorJitter(const cv::Mat& frame, const ColorJitter& jitter) {
-  cv::Mat current = frame;
-  AffineColor color;
-  const auto finish = [&] {
-    if (color.identity()) return;
-    cv::Mat next;
-    color.Apply(current, &next);
-    current = next;
-    color = AffineColor();
-  };
+void ApplyColorJitter(const ColorJitter& jitter, PlanarImage* image) {
+  Pending pending;
   for (const ColorJitter::Step step : jitter.order) {
     if (step == ColorJitter::kBrightness && jitter.brightness != 1) {
-      color.Brightness(jitter.brightness);
+      pending.last().Brightness(jitter.brightness);
     } else if (step == ColorJitter::kContrast && jitter.contrast != 1) {
-      color.Contrast(jitter.contrast, cv::mean(current));
+      pending.ApplyTurn(image);  // no linear change: the mean after it has to be looked at
+      pending.last().Contrast(jitter.contrast, MeanOf(*image));
     } else if (step == ColorJitter::kSaturation && jitter.saturation != 1) {
-      color.Saturation(jitter.saturation);
+      pending.last().Saturation(jitter.saturation);
     } else if (step == ColorJitter::kHue && jitter.hue != 0) {
-      finish();
-      current = TurnHue(current, jitter.hue);
+      pending.turn = HueSteps(jitter.hue);
     }
   }
-  finish();
-  return current.data == frame.data ? frame.clone() : current;
+  Run(pending.before, pending.turn, pending.after, image);
+}
+
+cv::Mat ApplyColorJitter(const cv::Mat& frame, const ColorJitter& jitter) {
+  PlanarImage image = PlanarImage::Of(frame);
+  ApplyColorJitter(jitter, &image);
+  return image.ToFrame();
 }
 
 }  // namespace kinefit

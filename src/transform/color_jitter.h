@@ -5,6 +5,7 @@
 
 #include "config/config.h"
 #include "random/stream.h"
+#include "transform/resample.h"
 
 namespace kinefit {
 
@@ -21,8 +22,10 @@ struct ColorJitter {
 // Factors uniform in 1 -+ config.brightness and so on, hue in 0 -+ config.hue, in random order.
 ColorJitter DrawColorJitter(const ColorJitterConfig& config, RandomStream& random);
 
-// Applies the four steps in their order to an RGB CV_8UC3 frame and returns a new one (mmaction2
-// ColorJitter, within one grey level: its float32 steps are joined into one).
+// Applies the four steps in their order (mmaction2 ColorJitter, within one grey level: its float32
+// steps are joined into one).
+void ApplyColorJitter(const ColorJitter& jitter, PlanarImage* image);
+// The same for an RGB CV_8UC3 frame; returns a new one.
 cv::Mat ApplyColorJitter(const cv::Mat& frame, const ColorJitter& jitter);
 
 }  // namespace kinefit

@@ -79,14 +79,18 @@ void CompactJoints(Pose* pose, const cv::Rect& box) {
   }
 }
 
-cv::Mat CropPadded(const cv::Mat& frame, const cv::Rect& box) {
-  const cv::Rect inside = box & cv::Rect(0, 0, frame.cols, frame.rows);
-  if (inside == box) return frame(box);
+void CheckBoxSize(const cv::Rect& box) {
   if (box.width > kLargestSide || box.height > kLargestSide) {
     throw Error("the box around the joints is " + std::to_string(box.width) + "x" +
                     std::to_string(box.height) + " pixels",
                 "", "correct joints that lie far outside the image, or set data.compact = false");
   }
+}
+
+cv::Mat CropPadded(const cv::Mat& frame, const cv::Rect& box) {
+  const cv::Rect inside = box & cv::Rect(0, 0, frame.cols, frame.rows);
+  if (inside == box) return frame(box);
+  CheckBoxSize(box);
   cv::Mat padded = cv::Mat::zeros(box.size(), frame.type());
   if (!inside.empty()) frame(inside).copyTo(padded(inside - box.tl()));
   return padded;

@@ -22,6 +22,9 @@ cv::Rect CompactBox(const Pose& pose, cv::Size image, const CompactOptions& opti
 // Moves joints into the box's coordinates; coordinates of exactly 0 stay 0, NaN becomes 0.
 void CompactJoints(Pose* pose, const cv::Rect& box);
 
+// Throws Error if the box is wider or higher than 16384.
+void CheckBoxSize(const cv::Rect& box);
+
 // The part of `frame` in the box, black where the box reaches beyond the frame. Shares the frame's
 // pixels where it can: treat as read-only. Throws Error if the box is wider or higher than 16384.
 cv::Mat CropPadded(const cv::Mat& frame, const cv::Rect& box);

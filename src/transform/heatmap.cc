@@ -131,32 +131,27 @@ void DrawHeatmaps(const Pose& pose, int64_t first_frame, int64_t count, cv::Size
   if (config.with_limbs) CheckLimbs(limbs, pose.joints);
   const cv::Size size = HeatmapSize(image, config.scaling);
   const int64_t plane = static_cast<int64_t>(size.width) * size.height;
-  std::fill(out, out + channels * count * plane, 0.0F);
 
   Painter painter(size, config.sigma);
   const float scaling = static_cast<float>(config.scaling);
-  std::vector<Joint> joints(static_cast<size_t>(pose.joints));
-  for (int64_t frame = 0; frame < count; ++frame) {
-    for (int64_t person = 0; person < pose.persons; ++person) {
-      const int64_t first = (person * pose.frames + first_frame + frame) * pose.joints;
-      for (size_t j = 0; j < joints.size(); ++j) {
-        const size_t at = static_cast<size_t>(first) + j;
-        joints[j] = {pose.xy[2 * at] * scaling, pose.xy[2 * at + 1] * scaling,
-                     config.use_score ? pose.score[at] : 1.0F};
-      }
-      float* channel = out + frame * plane;
-      if (config.with_joints) {
-        for (const Joint& joint : joints) {
-          painter.DrawJoint(joint, channel);
-          channel += count * plane;
+  const auto joint_of = [&](int64_t person, int64_t frame, int64_t joint) -> Joint {
+    const int64_t place = (person * pose.frames + first_frame + frame) * pose.joints + joint;
+    const size_t at = static_cast<size_t>(place);
+    return {pose.xy[2 * at] * scaling, pose.xy[2 * at + 1] * scaling,
+            config.use_score ? pose.score[at] : 1.0F};
+  };
+  const int64_t joint_channels = config.with_joints ? pose.joints : 0;
+  // Plane by plane, each cleared when it is drawn, so that memory is gone through once.
+  for (int64_t channel = 0; channel < channels; ++channel) {
+    for (int64_t frame = 0; frame < count; ++frame, out += plane) {
+      std::fill(out, out + plane, 0.0F);
+      for (int64_t person = 0; person < pose.persons; ++person) {
+        if (channel < joint_channels) {
+          painter.DrawJoint(joint_of(person, frame, channel), out);
+          continue;
         }
-      }
-      if (config.with_limbs) {
-        for (const std::vector<int64_t>& limb : limbs) {
-          painter.DrawLimb(joints[static_cast<size_t>(limb[0])],
-                           joints[static_cast<size_t>(limb[1])], channel);
-          channel += count * plane;
-        }
+        const std::vector<int64_t>& limb = limbs[static_cast<size_t>(channel - joint_channels)];
+        painter.DrawLimb(joint_of(person, frame, limb[0]), joint_of(person, frame, limb[1]), out);
       }
     }
   }

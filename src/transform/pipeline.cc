@@ -1,10 +1,10 @@
 #include "transform/pipeline.h"
 
 #include <algorithm>
-#include <cmath>
 #include <opencv2/core.hpp>
 #include <string>
 
+#include "dataset/frames.h"
 #include "files/error.h"
 #include "transform/color_jitter.h"
 #include "transform/compact.h"
@@ -12,9 +12,9 @@
 #include "transform/heatmap.h"
 #include "transform/normalize.h"
 #include "transform/random_resized_crop.h"
+#include "transform/resample.h"
 #include "transform/resize.h"
 #include "transform/sample_frames.h"
-#include "video/reader.h"
 
 namespace kinefit {
 namespace {
@@ -60,39 +60,45 @@ Plan DrawPlan(const Sample& sample, const Config& config, Phase phase, int64_t c
 
 // The distinct frames that the clips need, and which of them each place of a clip takes.
 struct DecodedFrames {
-  std::vector<cv::Mat> frames;
-  std::vector<size_t> index;  // [clips * T_rgb] into `frames`
+  ClipFrames clip;
+  std::vector<size_t> index;  // [clips * T_rgb] into `clip.frames`
 };
 
 DecodedFrames Decode(const Sample& sample, const std::vector<int64_t>& numbers) {
   std::vector<int64_t> distinct = numbers;
-  // The last frame is always asked for, so that a video that is too short is always found out.
-  distinct.push_back(sample.total_frames - 1);
   std::sort(distinct.begin(), distinct.end());
   distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
   DecodedFrames decoded;
-  decoded.frames = DecodeFrames(sample.video, distinct);
+  decoded.clip = ReadFrames(sample, distinct);
   for (const int64_t number : numbers) {
     decoded.index.push_back(static_cast<size_t>(
         std::lower_bound(distinct.begin(), distinct.end(), number) - distinct.begin()));
   }
-  if (std::find(numbers.begin(), numbers.end(), distinct.back()) == numbers.end()) {
-    decoded.frames.pop_back();
-  }
   return decoded;
 }
 
-cv::Mat TransformFrame(const cv::Mat& frame, const cv::Rect& box, const Plan& plan,
-                       const DataConfig& data) {
-  const int test_side = static_cast<int>(data.test_size);
-  if (!plan.augment) return ResizeFrame(CropPadded(frame, box), {test_side, test_side});
-  const int side = static_cast<int>(data.resize);
-  const int crop_side = static_cast<int>(data.crop);
-  cv::Mat result = ResizeFrame(CropPadded(frame, box), {side, side});
-  result = ResizeFrame(result(plan.crop), {crop_side, crop_side});
-  if (plan.flip) result = FlipFrame(result);
-  if (data.color_jitter.enabled) result = ApplyColorJitter(result, plan.jitter);
-  return result;
+// One axis of a frame's way to the network: cut out, resized, and in training cropped, resized
+// again and perhaps mirrored.
+AxisMap FrameAxis(int begin, int size, int crop_begin, int crop_size, const Plan& plan,
+                  const DataConfig& data) {
+  AxisMap axis(begin, size);
+  axis.Resize(static_cast<int>(plan.augment ? data.resize : data.test_size));
+  if (plan.augment) {
+    axis.Crop(crop_begin, crop_size);
+    axis.Resize(static_cast<int>(data.crop));
+  }
+  return axis;
+}
+
+Resampler MakeResampler(cv::Size frame, const cv::Rect& box, const Plan& plan,
+                        const DataConfig& data) {
+  CheckBoxSize(box);
+  AxisMap x = FrameAxis(box.x, box.width, plan.crop.x, plan.crop.width, plan, data);
+  AxisMap y = FrameAxis(box.y, box.height, plan.crop.y, plan.crop.height, plan, data);
+  if (plan.flip) x.Mirror();
+  x.Clip(frame.width);
+  y.Clip(frame.height);
+  return Resampler(x, y);
 }
 
 void TransformJoints(const cv::Rect& box, const Plan& plan, const DataConfig& data,
@@ -117,15 +123,19 @@ void WriteImages(const DecodedFrames& decoded, const cv::Rect& box, const Plan& 
   const int64_t length = shapes.imgs[2];
   const int64_t clip_size = 3 * length * plane;
   const bool mirrored = shapes.clips > plan.clips;
-  for (size_t i = 0; i < decoded.frames.size(); ++i) {
-    const cv::Mat frame = TransformFrame(decoded.frames[i], box, plan, data);
-    const cv::Mat mirror = mirrored ? FlipFrame(frame) : cv::Mat();
+  const std::vector<cv::Mat>& frames = decoded.clip.frames;
+  Resampler resampler = MakeResampler(frames.front().size(), box, plan, data);
+  PlanarImage image;
+  for (size_t i = 0; i < frames.size(); ++i) {
+    resampler.Run(frames[i], &image);
+    if (plan.augment && data.color_jitter.enabled) ApplyColorJitter(plan.jitter, &image);
     for (size_t place = 0; place < decoded.index.size(); ++place) {
       if (decoded.index[place] != i) continue;
       const int64_t clip = static_cast<int64_t>(place) / length;
       float* out = imgs + clip * clip_size + (static_cast<int64_t>(place) % length) * plane;
-      normalizer.Write(frame, length * plane, out);
-      if (mirrored) normalizer.Write(mirror, length * plane, out + plan.clips * clip_size);
+      normalizer.Write(image, length * plane, out);
+      if (!mirrored) continue;
+      normalizer.WriteMirrored(image, length * plane, out + plan.clips * clip_size);
     }
   }
 }
@@ -178,21 +188,23 @@ void CheckSample(const Sample& sample, const Config& config) {
   }
 }
 
-// Joints taken from another picture (cropped, rotated, another video) would be drawn where nobody
-// is. Rounding when a video is scaled is allowed for.
-void CheckAspect(const cv::Size& annotated, const cv::Size& shown) {
-  constexpr double kAllowed = 0.02;
-  const double ratio = static_cast<double>(annotated.width) * shown.height /
-                       (static_cast<double>(annotated.height) * shown.width);
-  if (std::abs(ratio - 1) <= kAllowed) return;
-  throw Error("the joints refer to an image of " + std::to_string(annotated.width) + "x" +
-                  std::to_string(annotated.height) + " (img_shape), the video shows " +
-                  std::to_string(shown.width) + "x" + std::to_string(shown.height),
-              "", "annotate this very video, or correct img_shape (height, width)");
+// `pose`: as it went into the heatmaps.
+void FillTrace(const Sample& sample, const DataConfig& data, const Plan& plan, cv::Size image,
+               const cv::Rect& box, const Pose& pose, PipelineTrace* trace) {
+  *trace = {plan.clips, plan.rgb_frames, plan.pose_frames, image, box, plan.augment,
+            plan.crop,  plan.flip,       plan.jitter,      {},    {}};
+  if (!plan.pose_frames.empty()) trace->pose = pose;
+  if (plan.rgb_frames.empty()) return;
+  const cv::Size annotated(static_cast<int>(sample.width), static_cast<int>(sample.height));
+  trace->rgb_pose = SelectFrames(sample.pose, plan.rgb_frames);
+  if (annotated != image) ResizeJoints(&trace->rgb_pose, annotated, image);
+  TransformJoints(box, plan, data,
+                  MirrorOrder(sample.pose.joints, data.left_joints, data.right_joints),
+                  &trace->rgb_pose);
 }
 
 void RunChecked(const Sample& sample, const Config& config, Phase phase, int64_t clips, bool flip,
-                RandomStream& random, float* imgs, float* heatmaps) {
+                RandomStream& random, float* imgs, float* heatmaps, PipelineTrace* trace) {
   CheckSample(sample, config);
   const DataConfig& data = config.data;
   const ClipShapes shapes = PipelineShapes(config, phase, clips, flip);
@@ -203,7 +215,7 @@ void RunChecked(const Sample& sample, const Config& config, Phase phase, int64_t
   DecodedFrames decoded;
   if (config.model.has_rgb()) {
     decoded = Decode(sample, plan.rgb_frames);
-    const cv::Size shown = decoded.frames.front().size();
+    const cv::Size shown = decoded.clip.image;
     CheckAspect(image, shown);
     if (shown != image) ResizeJoints(&pose, image, shown);
     image = shown;
@@ -214,13 +226,16 @@ void RunChecked(const Sample& sample, const Config& config, Phase phase, int64_t
                      {data.compact_padding, data.compact_threshold, data.compact_hw_ratio,
                       data.compact_allow_imgpad});
   }
-  if (config.model.has_rgb()) WriteImages(decoded, box, plan, data, shapes, imgs);
+  if (config.model.has_rgb()) {
+    WriteImages(decoded, decoded.clip.InFrames(box), plan, data, shapes, imgs);
+  }
   if (config.model.has_pose()) {
     const std::vector<int64_t> mirror =
         MirrorOrder(pose.joints, data.left_joints, data.right_joints);
     TransformJoints(box, plan, data, mirror, &pose);
     WriteHeatmaps(pose, plan, data, mirror, shapes, heatmaps);
   }
+  if (trace != nullptr) FillTrace(sample, data, plan, image, box, pose, trace);
 }
 
 int64_t Product(const std::array<int64_t, 5>& shape) {
@@ -250,9 +265,10 @@ ClipShapes PipelineShapes(const Config& config, Phase phase, int64_t clips, bool
 }
 
 void RunPipelineInto(const Sample& sample, const Config& config, Phase phase, int64_t clips,
-                     bool flip, RandomStream& random, float* imgs, float* heatmaps) {
+                     bool flip, RandomStream& random, float* imgs, float* heatmaps,
+                     PipelineTrace* trace) {
   try {
-    RunChecked(sample, config, phase, clips, flip, random, imgs, heatmaps);
+    RunChecked(sample, config, phase, clips, flip, random, imgs, heatmaps, trace);
   } catch (const ResourceError&) {
     throw;  // not the sample's fault
   } catch (const Error& error) {
@@ -262,7 +278,7 @@ void RunPipelineInto(const Sample& sample, const Config& config, Phase phase, in
 }
 
 ClipTensors RunPipeline(const Sample& sample, const Config& config, Phase phase, int64_t clips,
-                        bool flip, RandomStream& random) {
+                        bool flip, RandomStream& random, PipelineTrace* trace) {
   const ClipShapes shapes = PipelineShapes(config, phase, clips, flip);
   ClipTensors tensors;
   tensors.clips = shapes.clips;
@@ -273,7 +289,7 @@ ClipTensors RunPipeline(const Sample& sample, const Config& config, Phase phase,
     tensors.heatmaps_shape.assign(shapes.heatmaps.begin(), shapes.heatmaps.end());
   }
   RunPipelineInto(sample, config, phase, clips, flip, random, tensors.imgs.data(),
-                  tensors.heatmaps.data());
+                  tensors.heatmaps.data(), trace);
   return tensors;
 }
 

@@ -7,6 +7,7 @@
 #include "config/config.h"
 #include "dataset/sample.h"
 #include "random/stream.h"
+#include "transform/color_jitter.h"
 
 namespace kinefit {
 
@@ -21,6 +22,24 @@ struct ClipTensors {
   std::vector<int64_t> heatmaps_shape;
 };
 
+// What one run of the pipeline chose and where it put the joints: for people who look at it
+// (contact_sheet.h), never for computing.
+struct PipelineTrace {
+  int64_t clips = 0;                 // K, mirrored ones not counted
+  std::vector<int64_t> rgb_frames;   // [K * T_rgb], of the clip; empty without an RGB stream
+  std::vector<int64_t> pose_frames;  // [K * T_pose]; empty without a pose stream
+  cv::Size image;                    // of the video, or as annotated where none was read
+  cv::Rect box;                      // around the people, in pixels of `image`
+  bool augmented = false;            // whether the following apply
+  cv::Rect crop;                     // of the box once resized to data.resize
+  bool flip = false;
+  ColorJitter jitter;
+  // Joints in pixels of the network's input: [M, K * T_pose, V] as they were drawn into heatmaps,
+  // and [M, K * T_rgb, V] moved in the same way to where the pictures show them.
+  Pose pose;
+  Pose rgb_pose;
+};
+
 // The reference's whole train / val / test pipeline for one sample: uniform sampling for both
 // streams, decoding, compacting, resizing, (train: random resized crop, flip with joint swap,
 // colour jitter), heatmaps, normalisation. A pure function of its arguments and the video's bytes.
@@ -28,9 +47,10 @@ struct ClipTensors {
 // annotated is refused whether or not the missing ones are sampled.
 // `streams` are those of `config.model`; `clips` is used in kTest (train always makes one clip).
 // With `flip` the mirrored clips are appended (test-time flip averaging). Throws Error naming the
-// sample if the video cannot be read or has fewer frames than annotated.
+// sample if the video cannot be read or has fewer frames than annotated. Fills `trace` if given;
+// that changes nothing else.
 ClipTensors RunPipeline(const Sample& sample, const Config& config, Phase phase, int64_t clips,
-                        bool flip, RandomStream& random);
+                        bool flip, RandomStream& random, PipelineTrace* trace = nullptr);
 
 // What RunPipeline returns for any sample of this configuration; sizes of an absent stream are 0.
 struct ClipShapes {
@@ -46,6 +66,7 @@ ClipShapes PipelineShapes(const Config& config, Phase phase, int64_t clips, bool
 // RunPipeline into memory of the caller: `imgs` and `heatmaps` have room for PipelineShapes (null
 // for an absent stream). After an Error their contents are unspecified.
 void RunPipelineInto(const Sample& sample, const Config& config, Phase phase, int64_t clips,
-                     bool flip, RandomStream& random, float* imgs, float* heatmaps);
+                     bool flip, RandomStream& random, float* imgs, float* heatmaps,
+                     PipelineTrace* trace = nullptr);
 
 }  // namespace kinefit

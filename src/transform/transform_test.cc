@@ -357,7 +357,7 @@ TEST(NormalizeTest, WritesPlanes) {
   frame.at<cv::Vec3b>(0, 0) = {0, 128, 255};
   frame.at<cv::Vec3b>(0, 1) = {10, 20, 30};
   std::vector<float> out(9, 0);
-  Normalizer({100, 50, 10}, {2, 4, 5}).Write(frame, 3, out.data());
+  Normalizer({100, 50, 10}, {2, 4, 5}).Write(PlanarImage::Of(frame), 3, out.data());
   EXPECT_EQ(out, (std::vector<float>{-50, -45, 0, 19.5F, -7.5F, 0, 49, 4, 0}));
 }
 

@@ -5,9 +5,12 @@
 #include <cstdlib>
 #include <filesystem>
 #include <opencv2/imgproc.hpp>
+#include <string_view>
+#include <utility>
 
 #include "files/error.h"
 #include "video/ffmpeg_handles.h"
+#include "video/packet_index.h"
 
 namespace kinefit {
 namespace {
@@ -80,6 +83,12 @@ class FrameDecoder {
   int64_t count() const { return count_; }
   // The frame last returned, as RGB in its own buffer, turned as it is to be shown.
   cv::Mat ToRgb();
+  // Decodes only what the wanted frames (ascending) need, if the packets tell what that is: a frame
+  // for each, or nothing where there is any doubt or trouble; this decoder is then of no more use.
+  // `frames`: how many the video has. To be called instead of Next().
+  std::vector<cv::Mat> PickFrames(const std::vector<int64_t>& wanted, int64_t* frames);
+  // The frame with this number. REQUIRES: count() <= number + 1.
+  cv::Mat Frame(int64_t number);
 
   int shown_width() const { return orientation_.transpose ? height_ : width_; }
   int shown_height() const { return orientation_.transpose ? width_ : height_; }
@@ -90,6 +99,9 @@ class FrameDecoder {
  private:
   void OpenFile();
   void OpenStream();
+  bool ContainerSaysAll() const;
+  bool CollectPackets(std::vector<PacketPtr>* packets, std::vector<PictureHeader>* headers);
+  bool ReadPicked(const std::vector<int64_t>& wanted, std::vector<cv::Mat>* picked);
   void CheckSize(int64_t width, int64_t height) const;
   void FeedPacket();
   void CheckFrame();
@@ -158,7 +170,7 @@ void FrameDecoder::OpenFile() {
 }
 
 void FrameDecoder::OpenStream() {
-  int code = avformat_find_stream_info(input_.get(), nullptr);
+  int code = ContainerSaysAll() ? 0 : avformat_find_stream_info(input_.get(), nullptr);
   if (code < 0) throw Error("video cannot be read: " + FfmpegMessage(code), path_, kReencode);
   const int index = av_find_best_stream(input_.get(), AVMEDIA_TYPE_VIDEO, -1, -1, nullptr, 0);
   if (index < 0 || (input_->streams[index]->disposition & AV_DISPOSITION_ATTACHED_PIC) != 0) {
@@ -186,6 +198,23 @@ void FrameDecoder::OpenStream() {
   codec_->strict_std_compliance = FF_COMPLIANCE_STRICT;
   code = avcodec_open2(codec_.get(), decoder, nullptr);
   if (code < 0) throw Error("video cannot be decoded: " + FfmpegMessage(code), path_, kReencode);
+}
+
+// An .mp4 names codec, size and parameter sets; decoding its first frames to find them out, which
+// FFmpeg would, takes as long as decoding a few frames more.
+bool FrameDecoder::ContainerSaysAll() const {
+  if (std::string(input_->iformat->name).rfind("mov,", 0) != 0) return false;
+  int videos = 0;
+  for (unsigned i = 0; i < input_->nb_streams; ++i) {
+    const AVCodecParameters* codec = input_->streams[i]->codecpar;
+    if (codec->codec_type != AVMEDIA_TYPE_VIDEO) continue;
+    ++videos;
+    if (codec->codec_id != AV_CODEC_ID_H264 || codec->extradata_size < 7 || codec->width <= 0 ||
+        codec->height <= 0) {
+      return false;
+    }
+  }
+  return videos == 1;
 }
 
 void FrameDecoder::CheckSize(int64_t width, int64_t height) const {
@@ -316,6 +345,93 @@ cv::Mat FrameDecoder::ToRgb() {
   return shown;
 }
 
+// All packets and what their headers say; false if they are not all plain.
+bool FrameDecoder::CollectPackets(std::vector<PacketPtr>* packets,
+                                  std::vector<PictureHeader>* headers) {
+  constexpr int64_t kMostBytes = int64_t{256} << 20;
+  const AVCodecParameters* codec = stream_->codecpar;
+  if (!ContainerSaysAll() || codec->extradata[0] != 1) return false;
+  const int length_size = (codec->extradata[4] & 3) + 1;
+  const ParserPtr parser(av_parser_init(codec->codec_id));
+  if (!parser) return false;
+  parser->flags |= PARSER_FLAG_COMPLETE_FRAMES;
+  int64_t bytes = 0;
+  for (;;) {
+    PacketPtr packet(av_packet_alloc());
+    const int code = av_read_frame(input_.get(), packet.get());
+    if (code == AVERROR_EOF && file_->error >= 0) return true;
+    if (code < 0) return false;
+    if (packet->stream_index != stream_->index) continue;
+    bytes += packet->size;
+    const bool plain = (packet->flags & (AV_PKT_FLAG_CORRUPT | AV_PKT_FLAG_DISCARD)) == 0 &&
+                       packet->pts != AV_NOPTS_VALUE && bytes <= kMostBytes;
+    PictureHeader header;
+    const std::string_view data(reinterpret_cast<const char*>(packet->data),
+                                static_cast<size_t>(std::max(packet->size, 0)));
+    if (!plain || !ReadPictureKind(data, length_size, &header)) return false;
+    uint8_t* unused = nullptr;
+    int unused_size = 0;
+    av_parser_parse2(parser.get(), codec_.get(), &unused, &unused_size, packet->data, packet->size,
+                     packet->pts, packet->dts, packet->pos);
+    if (parser->picture_structure != AV_PICTURE_STRUCTURE_FRAME) return false;
+    header.order = parser->output_picture_number;
+    header.time = packet->pts;
+    headers->push_back(header);
+    packets->push_back(std::move(packet));
+  }
+}
+
+// Takes what the decoder has ready; false if it is in trouble.
+bool FrameDecoder::ReadPicked(const std::vector<int64_t>& wanted, std::vector<cv::Mat>* picked) {
+  for (;;) {
+    const int code = avcodec_receive_frame(codec_.get(), frame_.get());
+    if (code == AVERROR(EAGAIN) || code == AVERROR_EOF) return true;
+    if (code < 0) return false;
+    CheckFrame();
+    ++count_;
+    const auto place = std::lower_bound(wanted.begin(), wanted.end(), frame_->pts);
+    if (place == wanted.end() || *place != frame_->pts) continue;
+    (*picked)[static_cast<size_t>(place - wanted.begin())] = ToRgb();
+  }
+}
+
+std::vector<cv::Mat> FrameDecoder::PickFrames(const std::vector<int64_t>& wanted, int64_t* frames) {
+  std::vector<PacketPtr> packets;
+  std::vector<PictureHeader> headers;
+  if (!CollectPackets(&packets, &headers)) return {};
+  const std::vector<int64_t> numbers = NumberFrames(headers);
+  *frames = static_cast<int64_t>(numbers.size());
+  if (wanted.back() >= *frames) return {};
+  const DecodePlan plan = PlanDecoding(headers, numbers, wanted);
+  std::vector<cv::Mat> picked(wanted.size());
+  for (size_t i = 0; i < packets.size(); ++i) {
+    if (!plan.decode[i]) continue;
+    if (plan.first_of_run[i]) {
+      avcodec_send_packet(codec_.get(), nullptr);
+      if (!ReadPicked(wanted, &picked)) return {};
+      avcodec_flush_buffers(codec_.get());
+    }
+    packets[i]->pts = numbers[i];  // the decoder hands it on to the frame
+    if (avcodec_send_packet(codec_.get(), packets[i].get()) < 0) return {};
+    if (!ReadPicked(wanted, &picked)) return {};
+  }
+  avcodec_send_packet(codec_.get(), nullptr);
+  if (!ReadPicked(wanted, &picked)) return {};
+  const bool complete = std::none_of(picked.begin(), picked.end(),
+                                     [](const cv::Mat& frame) { return frame.empty(); });
+  return complete ? picked : std::vector<cv::Mat>();
+}
+
+cv::Mat FrameDecoder::Frame(int64_t number) {
+  while (count_ <= number) {
+    if (Next() != nullptr) continue;
+    throw Error("video has only " + std::to_string(count_) + " frames",
+                path_ + ", frame " + std::to_string(number),
+                "make the annotation's total_frames agree with the video");
+  }
+  return ToRgb();
+}
+
 }  // namespace
 
 VideoInfo ProbeVideo(const std::string& path) {
@@ -334,35 +450,79 @@ VideoInfo ProbeVideo(const std::string& path) {
   return info;
 }
 
-std::vector<cv::Mat> DecodeFrames(const std::string& path, const std::vector<int64_t>& numbers) {
-  std::vector<int64_t> wanted = numbers;
-  std::sort(wanted.begin(), wanted.end());
-  wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
-  if (!wanted.empty() && wanted.front() < 0) {
-    throw Error("frame numbers start at 0", path + ", frame " + std::to_string(wanted.front()));
-  }
+namespace {
 
-  FrameDecoder decoder(path);
-  std::vector<cv::Mat> decoded;
-  decoded.reserve(wanted.size());
-  for (const int64_t number : wanted) {
-    while (decoder.count() <= number) {
-      if (decoder.Next() == nullptr) {
-        throw Error("video has only " + std::to_string(decoder.count()) + " frames",
-                    path + ", frame " + std::to_string(number),
-                    "make the annotation's total_frames agree with the video");
-      }
-    }
-    decoded.push_back(decoder.ToRgb());
+std::vector<int64_t> Distinct(const std::string& path, std::vector<int64_t> numbers) {
+  std::sort(numbers.begin(), numbers.end());
+  numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
+  if (!numbers.empty() && numbers.front() < 0) {
+    throw Error("frame numbers start at 0", path + ", frame " + std::to_string(numbers.front()));
   }
+  return numbers;
+}
 
+// A frame of `distinct` for each of `numbers`.
+std::vector<cv::Mat> InOrder(const std::vector<int64_t>& numbers,
+                             const std::vector<int64_t>& distinct,
+                             const std::vector<cv::Mat>& decoded) {
   std::vector<cv::Mat> frames;
   frames.reserve(numbers.size());
   for (const int64_t number : numbers) {
-    const auto place = std::lower_bound(wanted.begin(), wanted.end(), number) - wanted.begin();
-    frames.push_back(decoded[place]);
+    const auto place = std::lower_bound(distinct.begin(), distinct.end(), number);
+    frames.push_back(decoded[static_cast<size_t>(place - distinct.begin())]);
   }
   return frames;
+}
+
+// PickFrames() of a decoder of its own. Whatever is wrong with the video is found out, and told
+// with the frame's number, by decoding it from the beginning.
+std::vector<cv::Mat> TryPicking(const std::string& path, const std::vector<int64_t>& wanted,
+                                int64_t least_frames) {
+  try {
+    FrameDecoder decoder(path);
+    int64_t frames = 0;
+    std::vector<cv::Mat> picked = decoder.PickFrames(wanted, &frames);
+    if (frames >= least_frames) return picked;
+  } catch (const ResourceError&) {
+    throw;
+  } catch (const Error&) {
+  }
+  return {};
+}
+
+std::vector<cv::Mat> DecodeFromStart(const std::string& path, const std::vector<int64_t>& wanted,
+                                     int64_t least_frames) {
+  FrameDecoder decoder(path);
+  std::vector<cv::Mat> decoded;
+  decoded.reserve(wanted.size());
+  for (const int64_t number : wanted) decoded.push_back(decoder.Frame(number));
+  if (decoder.count() < least_frames) decoder.Frame(least_frames - 1);
+  return decoded;
+}
+
+}  // namespace
+
+std::vector<cv::Mat> DecodeFrames(const std::string& path, const std::vector<int64_t>& numbers,
+                                  int64_t least_frames) {
+  const std::vector<int64_t> wanted = Distinct(path, numbers);
+  std::vector<cv::Mat> decoded;
+  if (!wanted.empty()) decoded = TryPicking(path, wanted, least_frames);
+  if (decoded.empty()) decoded = DecodeFromStart(path, wanted, least_frames);
+  return InOrder(numbers, wanted, decoded);
+}
+
+std::vector<cv::Mat> DecodeFramesFromStart(const std::string& path,
+                                           const std::vector<int64_t>& numbers,
+                                           int64_t least_frames) {
+  const std::vector<int64_t> wanted = Distinct(path, numbers);
+  return InOrder(numbers, wanted, DecodeFromStart(path, wanted, least_frames));
+}
+
+void VisitFrames(const std::string& path, int64_t first, int64_t count,
+                 const std::function<void(const cv::Mat& rgb)>& visit) {
+  if (first < 0) throw Error("frame numbers start at 0", path + ", frame " + std::to_string(first));
+  FrameDecoder decoder(path);
+  for (int64_t number = first; number < first + count; ++number) visit(decoder.Frame(number));
 }
 
 }  // namespace kinefit

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <numeric>
+#include <random>
 #include <thread>
 
 #include "files/error.h"
@@ -129,6 +130,48 @@ TEST_F(ReaderTest, OtherContainersAndCodecs) {
     Ffmpeg("-i a.mp4 -fps_mode passthrough " + options + " " + name);
     ExpectAllNumbersExact(Path(name), 37);
   }
+}
+
+// Frames of all kinds of groups, picked out and from the start: the same pixels.
+TEST_F(ReaderTest, PickedFramesAreThoseOfSequentialDecoding) {
+  SKIP_WITHOUT_FFMPEG();
+  const std::vector<std::string> kinds = {
+      "-g 1",
+      "-g 12 -bf 0",
+      "-g 8 -bf 3 -x264-params b-pyramid=normal:ref=4:scenecut=0",
+      "-g 25 -bf 5 -x264-params b-pyramid=strict:open-gop=1:scenecut=0",
+      "-g 250 -bf 2 -x264-params b-pyramid=none:intra-refresh=1",
+      "-g 10 -bf 3 -flags +ildct+ilme -x264-params interlaced=1",
+      "-g 9 -bf 3 -x264-params slices=3",
+      "-g 6 -bsf:v dump_extra"};
+  for (const std::string& options : kinds) {
+    Ffmpeg("-f lavfi -i testsrc2=s=96x64:r=25:d=2.4 -pix_fmt yuv420p -c:v libx264 " + options +
+           " kinds.mp4");
+    const std::string path = Path("kinds.mp4");
+    const std::vector<cv::Mat> all = DecodeFramesFromStart(path, UpTo(60));
+    std::mt19937 random(7);
+    for (int i = 0; i < 12; ++i) {
+      std::vector<int64_t> wanted;
+      for (int k = 0; k <= i % 5; ++k) wanted.push_back(random() % 60);
+      const std::vector<cv::Mat> picked = DecodeFrames(path, wanted, 60);
+      for (size_t k = 0; k < wanted.size(); ++k) {
+        EXPECT_EQ(cv::norm(picked[k], all[static_cast<size_t>(wanted[k])], cv::NORM_INF), 0)
+            << options << ", frame " << wanted[k];
+      }
+    }
+    ExpectError([&] { DecodeFrames(path, {3, 1}, 61); }, {"only 60 frames", "frame 60"});
+  }
+}
+
+// A group that holds no wanted frame is not even looked at.
+TEST_F(ReaderTest, OnlyWhatIsNeededIsDecoded) {
+  const std::string path = Numbered("a.mp4", 40);  // key frames at 0, 12, 24, 36
+  std::string bytes = ReadAll(path);
+  const int64_t end = static_cast<int64_t>(bytes.find("moov"));
+  // The pictures of 40 frames follow one another; the second quarter is in frames 1 to 23.
+  Overwrite(path, end * 3 / 8, std::string(8, '\x55'));
+  EXPECT_EQ(ReadNumbers(DecodeFrames(path, {30, 39, 25})), (std::vector<int>{30, 39, 25}));
+  ExpectError([&] { DecodeFramesFromStart(path, {30, 39, 25}); }, {"a.mp4, frame "});
 }
 
 TEST_F(ReaderTest, TimeStampsAreNotBelieved) {

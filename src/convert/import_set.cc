@@ -1,0 +1,343 @@
+#include "convert/import_set.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <mutex>
+#include <set>
+#include <utility>
+
+#include "config/joint_layout.h"
+#include "convert/parallel.h"
+#include "convert/pose_source.h"
+#include "convert/source_clips.h"
+#include "files/error.h"
+#include "files/publish.h"
+#include "video/reader.h"
+
+namespace kinefit {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What became of the clips of one video.
+struct ImportedVideo {
+  struct Clip {
+    std::string id;
+    std::string encoded;   // "" if it could not be used
+    std::string left_out;  // why
+  };
+  std::vector<Clip> clips;  // as SourceVideo::clips
+  int64_t joints = 0;
+};
+
+// Where a clip lies in its video.
+struct Range {
+  int64_t first = 0;
+  int64_t frames = 0;
+};
+
+bool IsSegment(const ManifestEntry& entry) {
+  return entry.start || entry.end || entry.start_frame || entry.end_frame;
+}
+
+Range RangeOf(const ManifestEntry& entry, int64_t frames, double fps) {
+  int64_t first = entry.start_frame.value_or(0);
+  int64_t end = entry.end_frame.value_or(frames);
+  if (entry.start || entry.end) {
+    if (!(fps > 0)) {
+      throw Error("the segment is given in seconds, but the frame rate is not known", entry.where,
+                  "give start_frame and end_frame");
+    }
+    first = std::llround(entry.start.value_or(0) * fps);
+    if (entry.end) end = std::llround(*entry.end * fps);
+    // Times are rounded: a segment may seem to end just after the video.
+    if (end > frames && static_cast<double>(end - frames) <= std::max(1.0, fps / 10)) end = frames;
+  }
+  if (first >= end) throw Error("the segment holds no frame", entry.where, "make it longer");
+  if (end > frames) {
+    throw Error("the segment ends at frame " + std::to_string(end) + ", but there are " +
+                    std::to_string(frames),
+                entry.where, "correct its end");
+  }
+  return {first, end - first};
+}
+
+class Importer {
+ public:
+  Importer(const ImportOptions& options, const std::function<void(int64_t, int64_t)>& progress)
+      : options_(options), progress_(progress) {}
+
+  ConversionReport Run() {
+    clips_ = FindSourceClips(options_);
+    SetSplits();
+    std::set<std::string> stems;
+    for (const SourceVideo& video : clips_.videos) {
+      if (!stems.insert(video.stem).second) stems_twice_.insert(video.stem);
+    }
+    PoseSource poses(options_.pose.empty() ? clips_.root : options_.pose, options_.first_image);
+    poses_ = &poses;
+    MakeFolder(options_.out);
+    RemoveAbandonedTemporaries(options_.out);
+    imported_.resize(clips_.videos.size());
+    const auto total = static_cast<int64_t>(clips_.videos.size());
+    int64_t done = 0;
+    std::mutex mutex;
+    ForEachInParallel(total, options_.threads, [&](int64_t i) {
+      ImportVideo(clips_.videos[static_cast<size_t>(i)], &imported_[static_cast<size_t>(i)]);
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (progress_) progress_(++done, total);
+    });
+    Write();
+    return std::move(report_);
+  }
+
+ private:
+  // Splits by the manifest, or by dealing out the videos.
+  void SetSplits() {
+    size_t given = 0;
+    for (const ManifestEntry& entry : clips_.entries) given += entry.split.empty() ? 0 : 1;
+    if (given == 0) return DealOutVideos();
+    for (const ManifestEntry& entry : clips_.entries) {
+      if (!entry.split.empty()) continue;
+      throw Error("the clip has no split, but others have", entry.where,
+                  "name one for every clip, or for none");
+    }
+    std::map<std::string, std::set<std::string>> splits_of;
+    for (const SourceVideo& video : clips_.videos) {
+      for (const size_t clip : video.clips) {
+        splits_of[video.name].insert(clips_.entries[clip].split);
+      }
+    }
+    for (const auto& [video, splits] : splits_of) {
+      if (splits.size() < 2) continue;
+      report_.remarks.push_back("segments of " + video + " are in " +
+                                std::to_string(splits.size()) +
+                                " splits: a test on them says little");
+    }
+  }
+
+  // The videos of each class, in an order that depends on their names and the seed alone.
+  void DealOutVideos() {
+    std::map<int64_t, std::vector<std::pair<uint64_t, const SourceVideo*>>> by_class;
+    for (const SourceVideo& video : clips_.videos) {
+      by_class[clips_.labels[video.clips.front()]].emplace_back(XxHash64(video.name, options_.seed),
+                                                                &video);
+    }
+    int64_t untested = 0;
+    for (auto& [label, videos] : by_class) {
+      std::sort(videos.begin(), videos.end(), [](const auto& a, const auto& b) {
+        return std::make_pair(a.first, a.second->name) < std::make_pair(b.first, b.second->name);
+      });
+      const auto count = static_cast<double>(videos.size());
+      const auto test = static_cast<size_t>(std::lround(count * options_.test_share));
+      untested += test == 0 ? 1 : 0;
+      for (size_t i = 0; i < videos.size(); ++i) {
+        for (const size_t clip : videos[i].second->clips) {
+          clips_.entries[clip].split = i < test ? "test" : "train";
+        }
+      }
+    }
+    if (untested == 0) return;
+    report_.remarks.push_back(std::to_string(untested) + " of " + std::to_string(by_class.size()) +
+                              " classes have too few videos for one in the test; see --test-share");
+  }
+
+  void ImportVideo(const SourceVideo& source, ImportedVideo* result) const {
+    for (const size_t clip : source.clips) result->clips.push_back({ClipId(source, clip), "", ""});
+    const auto leave_out = [&](ImportedVideo::Clip* clip, const Error& error) {
+      clip->left_out = error.problem();
+      if (!error.where().empty()) clip->left_out += " (" + error.where() + ")";
+    };
+    try {
+      VideoInfo video;
+      if (source.is_video) video = ProbeVideo(source.path);
+      const DetectedPoses poses = ReadPoses(source, &video);
+      result->joints = poses.joints;
+      for (size_t i = 0; i < source.clips.size(); ++i) {
+        try {
+          result->clips[i].encoded = EncodeOne(source, i, video, poses, result->clips[i].id);
+        } catch (const Error& error) {
+          leave_out(&result->clips[i], error);
+        }
+      }
+    } catch (const ResourceError&) {
+      throw;  // not the video's fault
+    } catch (const Error& error) {
+      for (ImportedVideo::Clip& clip : result->clips) leave_out(&clip, error);
+    }
+  }
+
+  DetectedPoses ReadPoses(const SourceVideo& source, VideoInfo* video) const {
+    std::string path = source.pose;
+    if (path.empty()) path = source.is_video ? poses_->Find(source.stem) : source.path;
+    if (path.empty()) {
+      throw Error("no pose file is there for " + source.stem,
+                  options_.pose.empty() ? clips_.root : options_.pose);
+    }
+    DetectedPoses poses = poses_->Read(path, source.stem);
+    if (poses.detections.empty()) throw Error("the pose file holds no pose", path);
+    if (!source.is_video) video->frames = poses.frames;
+    if (poses.frames > video->frames) {
+      throw Error("the poses go to frame " + std::to_string(poses.frames - 1) +
+                      ", counted from 0, but the video has " + std::to_string(video->frames) +
+                      " frames" + (poses.frames == video->frames + 1 ? "; see --first-image" : ""),
+                  path);
+    }
+    if (poses.width == 0) {
+      poses.width = video->width > 0 ? video->width : options_.width;
+      poses.height = video->width > 0 ? video->height : options_.height;
+    }
+    if (poses.width == 0) {
+      throw Error("nothing says which image size the joints refer to; see --image-size", path);
+    }
+    FollowTracks(&poses);
+    return poses;
+  }
+
+  std::string EncodeOne(const SourceVideo& source, size_t index, const VideoInfo& video,
+                        const DetectedPoses& poses, const std::string& id) const {
+    const ManifestEntry& entry = clips_.entries[source.clips[index]];
+    const Range range = RangeOf(entry, video.frames, video.fps);
+    ClipAnnotation clip;
+    clip.id = id;
+    if (source.is_video) clip.video = source.name;
+    clip.label = clips_.labels[source.clips[index]];
+    clip.width = poses.width;
+    clip.height = poses.height;
+    clip.first_frame = range.first;
+    clip.total_frames = range.frames;
+    clip.pose = PersonsOf(poses, range.first, range.frames, options_.persons);
+    const bool somebody = std::any_of(clip.pose.score.begin(), clip.pose.score.end(),
+                                      [](float score) { return score > 0; });
+    if (!somebody) throw Error("nobody was found in any of its frames");
+    return EncodeClip(clip, DType::kFloat32);
+  }
+
+  // The video's name; with the segment if the manifest gives one.
+  std::string ClipId(const SourceVideo& source, size_t clip) const {
+    const ManifestEntry& entry = clips_.entries[clip];
+    std::string id = stems_twice_.count(source.stem) > 0 ? source.name : source.stem;
+    if (!IsSegment(entry)) return id;
+    const auto text = [](const std::optional<double>& seconds,
+                         const std::optional<int64_t>& frame) -> std::string {
+      if (frame) return std::to_string(*frame);
+      if (!seconds) return "";
+      std::string number = std::to_string(std::llround(*seconds * 1000));
+      while (number.size() < 4) number.insert(0, "0");
+      return number.insert(number.size() - 3, ".") + "s";
+    };
+    return id + "@" + text(entry.start, entry.start_frame) + "-" + text(entry.end, entry.end_frame);
+  }
+
+  // The layout that fits the joints found.
+  std::string Layout() const {
+    std::map<int64_t, const SourceVideo*> counts;
+    for (size_t i = 0; i < imported_.size(); ++i) {
+      if (imported_[i].joints > 0) counts.emplace(imported_[i].joints, &clips_.videos[i]);
+    }
+    if (counts.empty()) return options_.joints;
+    const int64_t joints = counts.begin()->first;
+    if (counts.size() > 1) {
+      throw Error("the poses of " + counts.begin()->second->name + " have " +
+                      std::to_string(joints) + " joints, those of " +
+                      counts.rbegin()->second->name + " " + std::to_string(counts.rbegin()->first),
+                  options_.source, "use one pose estimator for all videos");
+    }
+    if (!options_.joints.empty()) {
+      const JointLayout layout = LoadJointLayout(options_.joints);
+      if (layout.count() != joints) {
+        throw Error("the poses have " + std::to_string(joints) + " joints, the layout \"" +
+                        options_.joints + "\" has " + std::to_string(layout.count()),
+                    options_.source, "name the layout of the pose estimator with --joints");
+      }
+      return IsBuiltInLayout(options_.joints) ? options_.joints
+                                              : fs::absolute(options_.joints).string();
+    }
+    std::vector<std::string> fitting;
+    for (const std::string& name : BuiltInLayoutNames()) {
+      if (LoadJointLayout(name).count() == joints) fitting.push_back(name);
+    }
+    if (fitting.size() == 1) return fitting.front();
+    std::string list;
+    for (const std::string& name : fitting) list += (list.empty() ? "" : " or ") + name;
+    throw Error("the poses have " + std::to_string(joints) + " joints, which may be " +
+                    (list.empty() ? "anything" : list),
+                options_.source,
+                "say with --joints what they are: a layout, or a .toml of your own "
+                "(docs/formats/joints.md)");
+  }
+
+  // Splits in the order train, val, test, others by name.
+  static size_t Rank(const std::string& split) {
+    const std::vector<std::string> usual = {"train", "val", "test"};
+    return static_cast<size_t>(std::find(usual.begin(), usual.end(), split) - usual.begin());
+  }
+
+  void Write() {
+    const std::string report_path = options_.out + "/report.json";
+    const std::string annotations = options_.out + "/annotations.pkl";
+    AnnotationFileWriter writer(annotations);
+    std::map<std::pair<size_t, std::string>, std::vector<std::string>> splits;
+    std::set<std::string> ids;
+    for (size_t i = 0; i < imported_.size(); ++i) {
+      for (size_t k = 0; k < imported_[i].clips.size(); ++k) {
+        const ImportedVideo::Clip& clip = imported_[i].clips[k];
+        const ManifestEntry& entry = clips_.entries[clips_.videos[i].clips[k]];
+        if (!ids.insert(clip.id).second) {
+          throw Error("the clip " + clip.id + " is listed twice", entry.where, "list it once");
+        }
+        if (clip.encoded.empty()) {
+          report_.left_out.push_back({clip.id, clip.left_out});
+          continue;
+        }
+        writer.Add(clip.encoded);
+        splits[{Rank(entry.split), entry.split}].push_back(clip.id);
+        ++report_.clips;
+      }
+    }
+    Splits named;
+    for (auto& [key, members] : splits) {
+      report_.splits.emplace_back(key.second, static_cast<int64_t>(members.size()));
+      named.emplace_back(key.second, std::move(members));
+    }
+    WriteReport(report_path, report_);
+    CheckBadShare(report_, options_.max_bad_share, report_path);
+    const std::string layout = Layout();
+    WriteRest(named, annotations, layout, &writer);
+  }
+
+  void WriteRest(const Splits& splits, const std::string& annotations, const std::string& layout,
+                 AnnotationFileWriter* writer) {
+    const std::string classes = options_.out + "/classes.txt";
+    std::string names;
+    for (const std::string& name : clips_.classes) names += name + "\n";
+    PublishFile(classes, names);
+    writer->Commit(splits);
+    report_.include = options_.out + "/set.toml";
+    const bool videos = std::any_of(clips_.videos.begin(), clips_.videos.end(),
+                                    [](const SourceVideo& video) { return video.is_video; });
+    WriteSetInclude(report_.include,
+                    {"kinefit data import", static_cast<int64_t>(clips_.classes.size()),
+                     annotations, videos ? clips_.root : "", classes, layout, splits.front().first,
+                     splits.size() > 1 ? splits[1].first : splits[0].first});
+  }
+
+  const ImportOptions& options_;
+  const std::function<void(int64_t, int64_t)>& progress_;
+  SourceClips clips_;
+  std::set<std::string> stems_twice_;  // of videos that differ in their extension alone
+  const PoseSource* poses_ = nullptr;
+  std::vector<ImportedVideo> imported_;
+  ConversionReport report_;
+};
+
+}  // namespace
+
+ConversionReport ImportSet(const ImportOptions& options,
+                           const std::function<void(int64_t, int64_t)>& progress) {
+  return Importer(options, progress).Run();
+}
+
+}  // namespace kinefit
