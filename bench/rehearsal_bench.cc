@@ -3,82 +3,21 @@
 //
 //   rehearsal_bench [--small] [--full]      (both if neither is given)
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "memory/cpu_allocator.h"
-#include "model/describe.h"
-#include "model/network.h"
-#include "train/ema.h"
-#include "train/optimizer.h"
-#include "train/step.h"
+#include "train/measure_step.h"
 #include "train/step_rehearsal.h"
 
 namespace kinefit {
 namespace {
-
-Batch RealBatch(const Config& config) {
-  const int64_t clips = config.train.batch_size;
-  const NetworkInput like = TrainingInputOnMeta(config, clips);
-  Batch batch;
-  if (like.imgs.defined()) batch.imgs = at::rand(like.imgs.sizes());
-  if (like.heatmap_imgs.defined()) batch.heatmap_imgs = at::rand(like.heatmap_imgs.sizes());
-  batch.labels = at::zeros({clips}, at::kLong);
-  batch.ids.resize(static_cast<size_t>(clips));
-  return batch;
-}
-
-// One network that takes real steps in many ways; its first step makes the optimizer's state.
-class Subject {
- public:
-  explicit Subject(const Config& config)
-      : before_(CpuMemoryUse().current),
-        config_(config),
-        network_(MakeNetwork(config.model, at::kFloat)),
-        optimizer_(MakeOptimizer(config.train.optimizer, network_->parameters())) {
-    InitialiseNetwork(*network_, config.model, 1);
-    network_->Train(true);
-    if (config.train.ema) ema_.emplace(*network_, config.train.ema_momentum);
-    Config first = config;
-    first.train.batch_size = 1;
-    first.train.accumulate = 1;
-    Measure(first);
-  }
-
-  int64_t Measure(const Config& config) {
-    config_ = config;
-    network_->SetRecompute(ParseRecompute(config.memory.recompute, network_->Segments(), ""));
-    std::vector<Batch> waiting;
-    for (int64_t i = 0; i < std::max<int64_t>(config.data.prefetch, 1); ++i) {
-      waiting.push_back(RealBatch(config));
-    }
-    TrainStep step(*network_, config_, *optimizer_, nullptr);
-    ResetPeak();
-    int64_t left = config.train.accumulate;
-    step.Run(0, 1e-6, [&](Batch* batch) {
-      if (left-- == 0) return false;
-      *batch = RealBatch(config);
-      return true;
-    });
-    return CpuMemoryUse().peak - before_;
-  }
-
- private:
-  int64_t before_;
-  Config config_;
-  std::unique_ptr<Network> network_;
-  std::unique_ptr<Optimizer> optimizer_;
-  std::optional<Ema> ema_;
-};
 
 class Table {
  public:
@@ -135,7 +74,7 @@ void Small(Table* table) {
         config.train.ema = turn % 2 == 1;
         config.train.optimizer.type = turn % 3 == 1 ? "adamw" : "sgd";
         config.memory.recompute = way;
-        table->Add(type, config, Subject(config).Measure(config));
+        table->Add(type, config, MeasuredNetwork(config).Step(config).peak);
         ++turn;
       }
     }
@@ -148,14 +87,14 @@ void FullSize(Table* table) {
     config.model.type = type;
     config.data.heatmap.scaling = 0.25;
     config.memory.recompute = "lean";
-    Subject subject(config);
+    MeasuredNetwork subject(config);
     const auto add = [&](int64_t clips, const std::string& way, int64_t crop, int64_t accumulate) {
       config.train.batch_size = clips;
       config.train.accumulate = accumulate;
       config.data.crop = crop;
       config.memory.recompute = way;
       table->Add(std::string("full ") + (type[0] == 'p' ? "pcan" : "rgbp"), config,
-                 subject.Measure(config));
+                 subject.Step(config).peak);
     };
     for (const std::string& way : Ways()) add(1, way, 224, 1);
     add(2, "lean", 224, 1);

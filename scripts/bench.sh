@@ -5,6 +5,12 @@ cd "$(dirname "$0")/.."
 kinefit=${KINEFIT:-build/kinefit}
 echo "machine: $(nproc) x $(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -1)," \
   "commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
+
+# Some minutes: real steps of all plans for a small network.
+echo; echo "chosen plans against an exhaustive search"
+ninja -C "$(dirname "$kinefit")" plan_bench > /dev/null
+OMP_WAIT_POLICY=passive "$(dirname "$kinefit")/bench/plan_bench"
+
 for config in configs/pcan_ntu60.toml configs/rgbpose_ntu60.toml; do
   echo; echo "planning $config"
   time "$kinefit" plan "$config" --memory 39.39GiB

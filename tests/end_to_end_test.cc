@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -182,6 +183,33 @@ TEST_F(EndToEnd, PlansForMachinesAndAsAPicture) {
   EXPECT_NE(ReadText(scratch_ / "plan.html").find("class=\"chosen\""), std::string::npos);
   const Outcome refused = Kinefit({"plan", config, "--svg", scratch_ / "no/such/plan.svg"});
   EXPECT_EQ(refused.exit_code, 2) << refused.output;
+}
+
+// Real steps of the plan as written and of the chosen one beside what was predicted.
+TEST_F(EndToEnd, CalibratesAPlan) {
+  const std::string config = std::string(KINEFIT_SOURCE) + "/configs/demo_pose.toml";
+  Succeed({"plan", config, "--batch", "2", "--memory", "1GiB", "--calibrate", "--set", "threads=1"},
+          "  as written  ");
+  const double budget = 24 << 20;
+  Succeed({"plan", config, "--batch", "8", "--memory", "24MiB", "--calibrate", "--json", "--set",
+           "threads=1"});
+  const auto json = nlohmann::json::parse(output_);
+  ASSERT_FALSE(json.at("fits").get<bool>());
+  ASSERT_FALSE(json.at("chosen").is_null()) << output_;
+  const auto& calibration = json.at("calibration");
+  ASSERT_EQ(calibration.size(), 2U);
+  for (const auto& [name, entry] : calibration.items()) {
+    SCOPED_TRACE(name);
+    EXPECT_LT(std::abs(entry.at("error_percent").get<double>()), 3);
+    EXPECT_GT(entry.at("seconds_per_step").get<double>(), 0);
+    EXPECT_GT(entry.at("measured_relative_time").get<double>(), 0);
+  }
+  EXPECT_LE(calibration.at("chosen").at("measured_peak_bytes").get<double>(), budget);
+  EXPECT_GT(calibration.at("as_written").at("measured_peak_bytes").get<double>(), budget);
+  const Outcome gpu =
+      Kinefit({"plan", config, "--set", "device=cuda", "--memory", "1GiB", "--calibrate"});
+  EXPECT_EQ(gpu.exit_code, 2) << gpu.output;
+  EXPECT_NE(gpu.output.find("CUDA"), std::string::npos) << gpu.output;
 }
 
 }  // namespace

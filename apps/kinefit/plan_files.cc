@@ -62,6 +62,28 @@ Json ToJson(const Plan& plan) {
           {"fits", plan.fits}};
 }
 
+// What was measured of each plan, by its name; times relative to the plan as written.
+Json ToJson(const std::vector<CalibratedPlan>& plans) {
+  Json json;
+  const CalibratedPlan& reference = plans.front();
+  for (const CalibratedPlan& entry : plans) {
+    Json& item = json[entry.name == "as written" ? "as_written" : entry.name];
+    item = {{"predicted_peak_bytes", entry.plan.peak},
+            {"predicted_relative_time", entry.plan.time / reference.plan.time}};
+    if (!entry.not_run.empty()) {
+      item["not_run"] = entry.not_run;
+      continue;
+    }
+    item["measured_peak_bytes"] = entry.measured.peak;
+    item["error_percent"] = 100 * entry.error();
+    item["seconds_per_step"] = entry.measured.seconds;
+    if (reference.not_run.empty()) {
+      item["measured_relative_time"] = entry.measured.seconds / reference.measured.seconds;
+    }
+  }
+  return json;
+}
+
 std::string Escaped(const std::string& text) {
   std::string result;
   for (const char c : text) {
@@ -121,7 +143,7 @@ bool ChoseAnother(const PlanReport& report) { return report.chosen >= 0 && !repo
 
 }  // namespace
 
-std::string PlanJson(const PlanReport& report) {
+std::string PlanJson(const PlanReport& report, const std::vector<CalibratedPlan>& calibration) {
   Json json;
   json["device"] = report.device;
   json["memory_bytes"] = report.request.budget;
@@ -138,6 +160,7 @@ std::string PlanJson(const PlanReport& report) {
   json["chosen"] = report.chosen < 0 ? Json() : Json(report.chosen);  // index into plans
   json["rehearsals"] = report.rehearsals;
   json["seconds"] = report.seconds;
+  if (!calibration.empty()) json["calibration"] = ToJson(calibration);
   return json.dump(2) + "\n";
 }
 

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <utility>
 
 #include "memory/solver.h"
@@ -14,9 +15,9 @@ namespace {
 
 // Larger micro-batches than this many times the one as written are not looked for.
 constexpr int64_t kSearchFactor = 8;
-// A micro-batch of one clip takes this much longer per clip than a very large one: kernels have
-// less to share out. Only orders plans.
-constexpr double kSmallBatchCost = 0.05;
+// A plan that changes something in the mathematics must be faster than one that does not by more
+// than the estimate can tell.
+constexpr double kChangesMustGain = 1.03;
 // So many candidates are rehearsed before one is believed to fit.
 constexpr int kMostChecked = 8;
 
@@ -79,6 +80,13 @@ class Planner {
     return rehearse_(config);
   }
 
+  SegmentCosts CostsIn(const std::string& precision) const {
+    if (precision == config_.train.precision) return costs_;
+    Config config = config_;
+    config.train.precision = precision;
+    return CostsOf(config, segments_);
+  }
+
   Plan MakeCandidate(int64_t batch, const std::string& recompute, const std::string& precision) {
     Plan plan;
     plan.batch_size = batch;
@@ -86,12 +94,11 @@ class Planner {
     plan.recompute = recompute;
     plan.precision = precision;
     plan.eval_batch_size = config_.eval.batch_size;
-    const auto small = [](int64_t clips) {
-      return 1 + kSmallBatchCost / static_cast<double>(clips);
-    };
-    plan.time =
-        RelativeTime(costs_, ParseRecompute(recompute, segments_, "memory.recompute"), segments_) *
-        small(batch) / small(config_.train.batch_size);
+    Recompute plain;
+    plain.plain = true;
+    const Recompute ways = ParseRecompute(recompute, segments_, "memory.recompute");
+    plan.time = TimePerClip(CostsIn(precision), ways, segments_, batch) /
+                TimePerClip(costs_, plain, segments_, config_.train.batch_size);
     if (batch != config_.train.batch_size) {
       plan.changes.push_back("batch-norm statistics over " + std::to_string(batch) +
                              " clips at a time instead of " +
@@ -127,16 +134,19 @@ class Planner {
     return sizes;
   }
 
-  // All uniform ways of recomputing at some micro-batch: rehearsed at the largest and the smallest,
-  // a straight line in between.
+  // All uniform ways of recomputing at some micro-batch: rehearsed at the largest and at two clips,
+  // a straight line in between. One clip is not on it: LibTorch's CPU takes another convolution
+  // there.
   UniformRehearsals UniformAt(int64_t batch) {
     const int64_t written = config_.train.batch_size;
     UniformRehearsals result;
     for (const Keep keep : kAllKeeps) {
       if (batch == written) {
         result[keep] = Known(keep, written, config_.train.accumulate);
+      } else if (batch == 1) {
+        result[keep] = Known(keep, 1, 2);
       } else {
-        result[keep] = Interpolated(Known(keep, 1, 2), 1, Known(keep, written, 2), written, batch);
+        result[keep] = Interpolated(Known(keep, 2, 2), 2, Known(keep, written, 2), written, batch);
       }
     }
     return result;
@@ -222,11 +232,18 @@ class Planner {
   void Choose() {
     if (report_.fits()) return;
     Sort();
+    std::vector<size_t> order(report_.plans.size());
+    std::iota(order.begin(), order.end(), 0);
+    const auto weighed = [&](size_t i) {
+      return report_.plans[i].time * (report_.plans[i].changes.empty() ? 1 : kChangesMustGain);
+    };
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return weighed(a) < weighed(b); });
     int checked = 0;
-    for (size_t i = 0; i < report_.plans.size() && checked < kMostChecked; ++i) {
+    for (const size_t i : order) {
       Plan& plan = report_.plans[i];
       if (!plan.fits || (request_.exact && !plan.changes.empty())) continue;
-      ++checked;
+      if (++checked > kMostChecked) return;
       Rehearsal rehearsal = Check(&plan);
       if (!plan.fits) continue;
       report_.chosen = static_cast<int>(i);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "model/describe.h"
+#include "ops/blocked.h"
 
 namespace kinefit {
 namespace {
@@ -66,6 +67,25 @@ class Search {
   double best_time_ = std::numeric_limits<double>::infinity();
 };
 
+// Which segments compute in oneDNN's own layout: stages of float32 on the CPU whose channels fill
+// its blocks.
+std::vector<bool> ComputesBlocked(const Config& config, const std::vector<LayerRecord>& layers,
+                                  const std::vector<std::string>& segments) {
+  const int64_t channels = ChannelBlock();
+  const bool can = config.device == "cpu" && config.train.precision == "fp32" && channels > 0;
+  std::vector<bool> blocked(segments.size(), can);
+  for (size_t i = 0; i < segments.size(); ++i) {
+    if (IsStem(segments[i])) blocked[i] = false;
+  }
+  for (const LayerRecord& layer : layers) {
+    const int index = SegmentOfLayer(layer.name, segments);
+    if (can && index >= 0 && layer.output.at(1) % channels != 0) {
+      blocked[static_cast<size_t>(index)] = false;
+    }
+  }
+  return blocked;
+}
+
 }  // namespace
 
 SegmentCosts CostsOf(const Config& config, const std::vector<std::string>& segments) {
@@ -73,20 +93,25 @@ SegmentCosts CostsOf(const Config& config, const std::vector<std::string>& segme
   costs.forward.assign(segments.size(), 0);
   costs.light.assign(segments.size(), 0);
   costs.by_halves.assign(segments.size(), 0);
+  const NetworkDescription network = DescribeNetwork(config);
+  const std::vector<bool> blocked = ComputesBlocked(config, network.layers, segments);
   std::vector<std::map<std::string, double>> blocks(segments.size());
   std::vector<std::map<std::string, double>> behind(segments.size());
-  for (const LayerRecord& layer : DescribeNetwork(config).layers) {
-    const double cost = static_cast<double>(layer.macs) +
-                        SegmentCosts::kMacsPerByte * static_cast<double>(layer.activation_bytes);
+  for (const LayerRecord& layer : network.layers) {
+    const auto macs = static_cast<double>(layer.macs);
+    const double cost =
+        macs + SegmentCosts::kMacsPerByte * static_cast<double>(layer.activation_bytes);
     costs.network += cost;
     const int index = SegmentOfLayer(layer.name, segments);
     if (index < 0) continue;
     const auto segment = static_cast<size_t>(index);
-    costs.forward[segment] += cost;
+    if (blocked[segment]) costs.plain += 3 * SegmentCosts::kPlain * cost;
+    const double again = blocked[segment] ? SegmentCosts::kAgain * macs : cost;
+    costs.forward[segment] += again;
     const std::string block = layer.name.substr(0, layer.name.rfind('.'));
-    blocks[segment][block] += cost;
+    blocks[segment][block] += again;
     if (EndsWith(layer.name, ".conv3") || EndsWith(layer.name, ".downsample")) {
-      behind[segment][block] += cost;
+      behind[segment][block] += blocked[segment] ? SegmentCosts::kSpatialAgain * macs : cost;
     }
   }
   const auto all_but_last_twice = [](const std::map<std::string, double>& parts) {
@@ -105,16 +130,24 @@ SegmentCosts CostsOf(const Config& config, const std::vector<std::string>& segme
     costs.light[i] = IsStem(segments[i]) ? costs.forward[i] : all_but_last_twice(behind[i]);
     costs.by_halves[i] = IsStem(segments[i]) ? costs.forward[i] : by_halves(blocks[i]);
   }
+  if (config.device == "cpu") {
+    costs.micro_batch = SegmentCosts::kMacsPerLayer * static_cast<double>(network.layers.size()) +
+                        SegmentCosts::kWeightPasses * SegmentCosts::kMacsPerByte * sizeof(float) *
+                            static_cast<double>(network.parameters);
+  } else {
+    costs.micro_batch = SegmentCosts::kGpuMicroBatch * 3 * costs.network;
+  }
   return costs;
 }
 
-double RelativeTime(const SegmentCosts& costs, const Recompute& recompute,
-                    const std::vector<std::string>& segments) {
-  double extra = 0;
+double TimePerClip(const SegmentCosts& costs, const Recompute& recompute,
+                   const std::vector<std::string>& segments, int64_t clips) {
+  double time = 3 * costs.network + costs.micro_batch / static_cast<double>(clips);
+  if (recompute.plain) return time + costs.plain;
   for (size_t i = 0; i < segments.size(); ++i) {
-    extra += costs.Extra(i, recompute.Of(segments[i]));
+    time += costs.Extra(i, recompute.Of(segments[i]));
   }
-  return 1 + extra / (3 * costs.network);
+  return time;
 }
 
 Rehearsal Interpolated(const Rehearsal& a, int64_t batch_a, const Rehearsal& b, int64_t batch_b,

@@ -12,14 +12,34 @@
 namespace kinefit {
 
 // How long what takes, in forward multiply-accumulates and their equivalents: memory traffic counts
-// kMacsPerByte for each byte. An estimate that orders plans, the same for CPU and GPU.
+// kMacsPerByte for each byte. An estimate that orders plans. On the CPU stages that compute in
+// oneDNN's own layout (ops/blocked.h) have other prices than the plain composition; the constants
+// are fitted to what bench/plan_bench and bench/recompute_bench measure.
 struct SegmentCosts {
   static constexpr double kMacsPerByte = 14;
+  // The plain composition copies every operand into that layout and every result out of it: so much
+  // longer it takes.
+  static constexpr double kPlain = 0.18;
+  // Running again in that layout: forward only, without those copies, and what it makes is still in
+  // the processor's cache when the backward pass reads it. The share of its multiply-accumulates;
+  // next to nothing for Keep::kSpatial, which also spares memory its largest tensors.
+  static constexpr double kAgain = 0.4;
+  static constexpr double kSpatialAgain = 0.1;
+  // What a micro-batch takes on the CPU however few clips it has: so often its weights and their
+  // gradients are read, written, copied between layouts; and starting each layer's kernels.
+  static constexpr double kWeightPasses = 6;
+  static constexpr double kMacsPerLayer = 2e7;
+  // The same on a GPU, as share of one clip's step: a guess.
+  static constexpr double kGpuMicroBatch = 0.05;
 
-  double network = 0;           // forward pass of everything, one clip
-  std::vector<double> forward;  // of each segment
-  std::vector<double> light;    // of what Keep::kSpatial runs again in it
-  // What it costs to run again in the backward pass.
+  double network = 0;             // forward pass of everything, one clip
+  double plain = 0;               // what the plain composition's step takes beyond lean's, one clip
+  double micro_batch = 0;         // what each micro-batch takes however many clips it has
+  std::vector<double> forward;    // of each segment, when it runs again
+  std::vector<double> light;      // of what Keep::kSpatial runs again in it
+  std::vector<double> by_halves;  // as forward, each block as often as Keep::kStageBlocks runs it
+
+  // What it costs to run again in the backward pass, one clip.
   double Extra(size_t segment, Keep keep) const {
     switch (keep) {
       case Keep::kConvolutions:
@@ -34,15 +54,13 @@ struct SegmentCosts {
     }
     return 0;
   }
-  std::vector<double> by_halves;  // as forward, each block as often as Keep::kStageBlocks runs it
 };
 
 SegmentCosts CostsOf(const Config& config, const std::vector<std::string>& segments);
 
-// Time of a step that recomputes so, relative to one that recomputes nothing (forward 1, backward
-// 2).
-double RelativeTime(const SegmentCosts& costs, const Recompute& recompute,
-                    const std::vector<std::string>& segments);
+// Time of a step in micro-batches of `clips`, per clip: forward 1, backward 2, what runs again.
+double TimePerClip(const SegmentCosts& costs, const Recompute& recompute,
+                   const std::vector<std::string>& segments, int64_t clips);
 
 // Rehearsals of one batch, each with all segments in the same way.
 using UniformRehearsals = std::map<Keep, Rehearsal>;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "memory/format_plan.h"
+#include "ops/blocked.h"
 #include "train/step_rehearsal.h"
 
 namespace kinefit {
@@ -141,6 +142,29 @@ TEST(Plan, AValidationThatWouldNotFitTakesFewerSamplesAtOnce) {
   EXPECT_LT(Chosen(report).eval_batch_size, 64);
   Apply(Chosen(report), &config);
   EXPECT_EQ(config.eval.batch_size, Chosen(report).eval_batch_size);
+}
+
+// Of two plans that cost about the same the one that changes nothing in the mathematics.
+TEST(Plan, RecomputesRatherThanSplitsWhereBothAreFast) {
+  Config config = SmallConfig();
+  config.model.rgb.base_channels = 32;
+  config.model.pose.base_channels = 16;
+  const Plan plan = Chosen(PlanFor(config, NeedOf(config, 12, 1) * 95 / 100));
+  EXPECT_EQ(plan.batch_size, 12);
+  EXPECT_TRUE(plan.changes.empty());
+}
+
+// Kept in oneDNN's layout, stages are faster than the plain composition; on a GPU they are not.
+TEST(Plan, EstimatesTimeForTheDevice) {
+  if (ChannelBlock() == 0) GTEST_SKIP() << "this processor computes in no blocked layout";
+  Config config = SmallConfig();
+  const int64_t plenty = int64_t{1} << 40;
+  EXPECT_LT(PlanFor(config, plenty).as_written.time, 0.95);
+  config.train.precision = "bf16";
+  EXPECT_DOUBLE_EQ(PlanFor(config, plenty).as_written.time, 1);
+  config.train.precision = "fp32";
+  config.device = "cuda";
+  EXPECT_DOUBLE_EQ(PlanFor(config, plenty).as_written.time, 1);
 }
 
 TEST(Plan, OnAGpuCacheAndContextCount) {
