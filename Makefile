@@ -1,11 +1,13 @@
 # make build   ./build/kinefit            make test    build and run the tests
 # make demo    the whole job on the built-in set (under 8 minutes on two cores after the build)
 # make soak    the long tests             make bench   planning times
+# make build-cuda   everything, linked to a LibTorch 2.x with CUDA (docs/libtorch.md)
 # make asan | tsan | ubsan                the tests under a sanitizer
 # make check   structure, registration     make tidy    clang-format and clang-tidy
-.PHONY: build test demo soak bench check tidy asan tsan ubsan clean
+.PHONY: build build-cuda test demo soak bench check tidy asan tsan ubsan clean
 
-BUILD ?= build
+# TORCH_DIR=FOLDER: another LibTorch than Debian's, in a build folder of its own (docs/libtorch.md).
+BUILD ?= $(if $(TORCH_DIR),build-torch2,build)
 CONFIGURE = cmake -G Ninja -S . -B $(BUILD) $(if $(TORCH_DIR),-DTORCH_DIR=$(TORCH_DIR))
 
 build:
@@ -18,6 +20,11 @@ test:
 	@$(CONFIGURE) -DKINEFIT_SLOW=OFF > /dev/null
 	@ninja -C $(BUILD)
 	@cd $(BUILD) && ctest --output-on-failure
+
+build-cuda:
+	@./setup.sh
+	@cmake --preset cuda $(if $(TORCH_DIR),-DTORCH_DIR=$(TORCH_DIR)) > /dev/null
+	@ninja -C build-cuda
 
 demo: build
 	@scripts/demo.sh
@@ -47,4 +54,4 @@ asan tsan ubsan:
 	@cd $(BUILD)-$@ && ctest --output-on-failure
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-ubsan $(BUILD)-soak
+	rm -rf $(BUILD) build-cuda $(BUILD)-asan $(BUILD)-tsan $(BUILD)-ubsan $(BUILD)-soak

@@ -1,9 +1,10 @@
 #pragma once
 
-#include <ATen/ATen.h>
-
 #include <cstdint>
 #include <vector>
+
+// Without LibTorch: other versions of it bring the headers of another oneDNN, which what includes
+// oneDNN's own must not see.
 
 namespace kinefit {
 
@@ -11,10 +12,11 @@ enum class ConvolutionPass { kForward, kBackwardInput, kBackwardWeight };
 
 // A convolution as oneDNN sees it; sizes as in ATen, [N, C, (T,) H, W] and [O, I, (T,) H, W].
 struct ConvolutionShape {
-  at::ScalarType type = at::kFloat;
+  bool bfloat16 = false;  // else float32
   std::vector<int64_t> input, weight, output;
   std::vector<int64_t> stride, padding, dilation;
   bool bias = false;
+  int threads = 1;  // of OpenMP, that are set at the time of asking
 };
 
 // The memory LibTorch's CPU convolution takes for a moment besides its dense tensors: copies in
