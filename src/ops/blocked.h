@@ -11,10 +11,10 @@ struct ConvNorm;              // ops/conv_norm.h
 struct ConvolutionGradients;  // ops/conv_norm.h
 
 // Feature maps in the layout that oneDNN's convolutions compute in: [N, C/B, T, H, W, B], where B
-// channels are what the processor takes at once. LibTorch's own CPU convolutions copy every operand into that
-// layout and every result out of it; a chain of layers that stays in it spares those copies, their
-// time and their memory. float32 on the CPU (on the meta device only shapes and allocations).
-// Everything is computed without autograd.
+// channels are what the processor takes at once. LibTorch's own CPU convolutions copy every operand
+// into that layout and every result out of it; a chain of layers that stays in it spares those
+// copies, their time and their memory. float32 on the CPU (on the meta device only shapes and
+// allocations). Everything is computed without autograd.
 
 // B on this machine: 16 with AVX-512; 0 on other processors, which stay with LibTorch's layout.
 int64_t ChannelBlock();
