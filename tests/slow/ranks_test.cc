@@ -252,7 +252,7 @@ TEST_F(Distributed, ARankThatIsLostEndsTheOthersWhichNameIt) {
 TEST_F(Distributed, ARankThatFailsTellsTheOthersWhy) {
   const auto arguments = Train("run", kFaulty);
   RankProcesses ranks(2, arguments, scratch_ / "run",
-                      {{}, {"KINEFIT_FAIL_ALLOCATIONS=200"}});  // while it builds its network
+                      {{}, {"KINEFIT_FAIL_ALLOCATIONS=40"}});  // while it builds its network
   const auto outcomes = ranks.Wait(seconds(40));
   EXPECT_EQ(outcomes[1].exit_code, 1) << outcomes[1].output;
   EXPECT_EQ(outcomes[0].exit_code, 1) << outcomes[0].output;
