@@ -468,6 +468,7 @@ void TrainingRun::Report(const StepResult& result, int64_t epoch, int64_t step, 
   report.seconds = seconds;
   report.wait_seconds = waited;
   report.memory_bytes = PeakResidentBytes();
+  report.tensor_bytes = CpuMemoryUse().peak;
   report.skipped = skipped;
   observer_.OnStep(report);
 }

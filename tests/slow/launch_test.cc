@@ -2,7 +2,6 @@
 // mistakes.
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <csignal>
@@ -10,7 +9,7 @@
 #include <thread>
 
 #include "random/stream.h"
-#include "tests/process.h"
+#include "tests/rank_processes.h"
 
 namespace kinefit::testing {
 namespace {
@@ -49,19 +48,6 @@ class Launch : public ::testing::Test {
   static pid_t Rank(const std::string& work_dir) {
     return std::atoi(ReadText(work_dir + "/.lock").c_str());
   }
-  // The process that is this rank of the run in `work_dir`; -1 if there is none.
-  static pid_t Rank(const std::string& work_dir, int rank) {
-    const std::string variable = std::string(1, 0) + "RANK=" + std::to_string(rank) + '\0';
-    for (const auto& entry : fs::directory_iterator("/proc")) {
-      const pid_t pid = std::atoi(entry.path().filename().c_str());
-      if (pid <= 1 || access((entry.path() / "environ").c_str(), R_OK) != 0) continue;
-      const std::string environment = '\0' + ReadText(entry.path() / "environ");
-      if (ReadText(entry.path() / "cmdline").find(work_dir) == std::string::npos) continue;
-      if (environment.find("KINEFIT_STATUS_DIR=") == std::string::npos) continue;
-      if (environment.find(variable) != std::string::npos) return pid;
-    }
-    return -1;
-  }
   ScratchFolder scratch_;
 };
 
@@ -82,8 +68,8 @@ TEST_F(Launch, OneOfTwoRanksKilledOrStoppedChangesNothing) {
   } faults[] = {{SIGKILL, 1}, {SIGSTOP, 0}};
   for (const auto& fault : faults) {
     ASSERT_TRUE(WaitForSteps(&launcher, hit, Steps(hit) + 5)) << ReadText(scratch_ / "hit.txt");
-    const pid_t victim = Rank(hit, fault.victim);
-    const pid_t other = Rank(hit, 1 - fault.victim);
+    const pid_t victim = LaunchedRank(hit, fault.victim);
+    const pid_t other = LaunchedRank(hit, 1 - fault.victim);
     ASSERT_GT(victim, 1);
     ASSERT_GT(other, 1);
     ASSERT_EQ(kill(victim, fault.signal), 0);
@@ -118,7 +104,7 @@ TEST_F(Launch, ASignalEndsAllRanksInOneCheckpoint) {
     if (signal == SIGINT) {
       launcher.Signal(signal);
     } else {
-      const pid_t rank = Rank(work_dir, 1);
+      const pid_t rank = LaunchedRank(work_dir, 1);
       ASSERT_GT(rank, 1);
       ASSERT_EQ(kill(rank, signal), 0);
     }
