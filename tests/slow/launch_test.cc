@@ -143,7 +143,7 @@ TEST_F(Launch, ShrinksToTheRanksThatAreLeft) {
   ASSERT_TRUE(launcher.WaitFor(seconds(120)));
   const Outcome outcome = launcher.Wait();
   ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
-  EXPECT_NE(outcome.output.find("2 ranks"), std::string::npos) << outcome.output;
+  EXPECT_NE(outcome.output.find("with 2 of 3 ranks"), std::string::npos) << outcome.output;
 
   // Batch norms see other groups of samples from then on, so losses differ; the samples do not.
   const auto samples = [&](const std::string& run) {  // by iteration: steps may be logged twice
