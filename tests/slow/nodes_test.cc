@@ -86,7 +86,8 @@ class TwoNodes : public ::testing::Test {
                                         "4",
                                         "--log-dir",
                                         scratch_ / ("logs" + std::to_string(number))};
-    const auto train = Train("two");
+    // Rank 0's machine has the checkpoints; the other has a work dir of its own.
+    const auto train = Train(number == 0 ? "two" : "other");
     command.insert(command.end(), train.begin(), train.end());
     return command;
   }
