@@ -6,6 +6,9 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
 #include <thread>
 
 #include "random/stream.h"
@@ -114,6 +117,45 @@ TEST_F(Launch, ASignalEndsAllRanksInOneCheckpoint) {
     EXPECT_EQ(CountOf("stopped by a signal; saved", outcome.output), 1) << outcome.output;
     EXPECT_EQ(CountOf("again in", outcome.output), 0) << outcome.output;
   }
+}
+
+// Three ranks of two clips, one is killed: the two others go on with the same samples in every
+// step.
+TEST_F(Launch, ShrinksToTheRanksThatAreLeft) {
+  const std::vector<std::string> more = {"--set", "train.epochs=6",   "--set", "train.batch_size=2",
+                                         "--set", "train.val_every=0"};
+  const auto command = [&](const std::string& run, const std::vector<std::string>& options) {
+    auto all = Command(scratch_ / run, options, 3);
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  Process undisturbed(command("whole", {}), scratch_ / "whole.txt");
+  const Outcome reference = undisturbed.Wait();
+  ASSERT_EQ(reference.exit_code, 0) << reference.output;
+
+  const std::string hit = scratch_ / "hit";
+  Process launcher(command("hit", {"--max-restarts", "1", "--shrink", "--timeout", "20"}),
+                   scratch_ / "hit.txt");
+  ASSERT_TRUE(WaitForSteps(&launcher, hit, 6)) << ReadText(scratch_ / "hit.txt");
+  const pid_t victim = LaunchedRank(hit, 1);
+  ASSERT_GT(victim, 1);
+  ASSERT_EQ(kill(victim, SIGKILL), 0);
+  ASSERT_TRUE(launcher.WaitFor(seconds(120)));
+  const Outcome outcome = launcher.Wait();
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
+  EXPECT_NE(outcome.output.find("with 2 of 3 ranks"), std::string::npos) << outcome.output;
+
+  // Batch norms see other groups of samples from then on, so losses differ; the samples do not.
+  const auto samples = [&](const std::string& run) {  // by iteration: steps may be logged twice
+    std::map<int64_t, int64_t> all;
+    std::istringstream lines(ReadText(scratch_ / run + "/log.jsonl"));
+    for (std::string line; std::getline(lines, line);) {
+      const auto entry = nlohmann::json::parse(line);
+      if (entry["event"] == "step") all[entry["iteration"]] = entry["samples"].get<int64_t>();
+    }
+    return all;
+  };
+  EXPECT_EQ(samples("hit"), samples("whole"));
 }
 
 TEST_F(Launch, ARankKilledAndStoppedAtRandomStepsEndsWithTheSameBits) {
