@@ -243,7 +243,7 @@ Scored ScoreTogether(Group& group, const std::function<Scored()>& score) {
   if (troubles[1] > 0) throw StopAsked();
   if (troubles[0] > 0) {
     if (failure.empty()) failure = "out of memory on another rank";
-    throw c10::OutOfMemoryError(failure, /*backtrace=*/"");
+    throw c10::OutOfMemoryError(failure, /*backtrace=*/{});
   }
   return scored;
 }

@@ -32,8 +32,8 @@ ConvolutionGradients ConvolveBackward(const at::Tensor& grad, const at::Tensor& 
   const ConvolutionGeometry& g = layer.geometry;
   const at::ScalarType type = ArithmeticType(x, layer);
   auto [input, weight, bias] = at::convolution_backward(
-      grad.to(type), x.to(type), layer.weight.to(type), c10::nullopt, g.stride, g.padding,
-      {1, 1, 1}, g.transposed, g.output_padding, /*groups=*/1, {want_input, true, false});
+      grad.to(type), x.to(type), layer.weight.to(type), {}, g.stride, g.padding, {1, 1, 1},
+      g.transposed, g.output_padding, /*groups=*/1, {want_input, true, false});
   if (want_input) input = input.to(x.scalar_type());
   if (want_input && add_to.defined()) input = add_to.add_(input);
   return {std::move(input), weight.to(layer.weight.scalar_type())};

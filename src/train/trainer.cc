@@ -448,7 +448,7 @@ void TrainingRun::GiveUp(const std::string& why) {
   if (saved_iteration_ != state_.iteration) Save();
   throw c10::OutOfMemoryError(why + "; everything up to this step is saved in " + last_checkpoint_ +
                                   ", and the same command goes on from there once there is memory",
-                              /*backtrace=*/"");
+                              /*backtrace=*/{});
 }
 
 void TrainingRun::Report(const StepResult& result, int64_t epoch, int64_t step, double lr,

@@ -635,7 +635,7 @@ TEST_F(RecoveryTest, ValidationGoesOnWithFewerClips) {
   std::vector<int64_t> sizes;
   validate_ = [&](Network& network, const Config& now) {
     sizes.push_back(now.eval.batch_size);
-    if (now.eval.batch_size > 2) throw c10::OutOfMemoryError("out of memory: too many", "");
+    if (now.eval.batch_size > 2) throw c10::OutOfMemoryError("out of memory: too many", {});
     return plain(network, now);
   };
   Recorder recorder;
