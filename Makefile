@@ -32,7 +32,7 @@ demo: build
 
 soak:
 	@./setup.sh --test
-	@cmake -G Ninja -S . -B $(BUILD)-soak -DKINEFIT_SLOW=ON > /dev/null
+	@cmake -G Ninja -S . -B $(BUILD)-soak $(if $(TORCH_DIR),-DTORCH_DIR=$(TORCH_DIR)) -DKINEFIT_SLOW=ON > /dev/null
 	@ninja -C $(BUILD)-soak
 	@cd $(BUILD)-soak && ctest --output-on-failure -L slow
 

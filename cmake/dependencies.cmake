@@ -31,6 +31,14 @@ target_link_libraries(kinefit_opencv INTERFACE ${OPENCV_IMGPROC} ${OPENCV_CORE})
 
 find_package(tomlplusplus REQUIRED)
 find_package(fmt REQUIRED)
+# For what includes LibTorch as well: packages of PyTorch bring the headers of another fmt, which come
+# first and have no library.
+add_library(kinefit_fmt INTERFACE)
+if(TORCH_DIR OR KINEFIT_CUDA)
+  target_link_libraries(kinefit_fmt INTERFACE fmt::fmt-header-only)
+else()
+  target_link_libraries(kinefit_fmt INTERFACE fmt::fmt)
+endif()
 find_path(CLI11_INCLUDE CLI/CLI.hpp REQUIRED)
 find_path(NLOHMANN_INCLUDE nlohmann/json.hpp REQUIRED)
 find_package(GTest REQUIRED)

@@ -12,7 +12,7 @@ if(CMAKE_CXX_STANDARD GREATER 17 AND CMAKE_CXX_COMPILER_ID STREQUAL GNU
     AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # False alarms over "text" + std::string in C++20 (GCC's bug 105651).
   target_compile_options(kinefit_flags INTERFACE -Wno-restrict -Wno-stringop-overflow
-    -Wno-array-bounds)
+    -Wno-stringop-overread -Wno-array-bounds)
 endif()
 if(KINEFIT_SANITIZE)
   target_compile_options(kinefit_flags INTERFACE -fsanitize=${KINEFIT_SANITIZE}

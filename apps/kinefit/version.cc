@@ -1,6 +1,7 @@
 #include "apps/kinefit/version.h"
 
 #include <ATen/Context.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/version.h>
 
 #ifdef KINEFIT_CUDA
@@ -22,7 +23,9 @@ std::string CudaText() {
          (known ? std::to_string(nccl / 10000) + "." + std::to_string(nccl / 100 % 100) + "." +
                       std::to_string(nccl % 100)
                 : std::string("unknown")) +
-         ", " + std::to_string(at::globalContext().getNumGPUs()) + " GPUs";
+         ", " +
+         std::to_string(c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA)->deviceCount()) +
+         " GPUs";
 }
 #else
 std::string CudaText() { return ""; }

@@ -3,11 +3,13 @@
 #include <ATen/ATen.h>
 #include <ATen/native/ConvUtils.h>
 #include <c10/core/Allocator.h>
+#include <c10/util/intrusive_ptr.h>
 #include <torch/version.h>
 
 #include <cstring>
 #include <optional>
 #include <type_traits>
+#include <vector>
 
 // All that differs between the versions of LibTorch that kinefit is built against (1.13 and 2.x;
 // docs/libtorch.md says which were tried). Where the headers themselves can be asked, they are,
@@ -57,6 +59,13 @@ inline bool IsOneDnnTransposed([[maybe_unused]] at::native::ConvBackend backend)
 // and inputs that are channels last stay so.
 inline constexpr bool kBringsOneDnn3 = TORCH_VERSION_MAJOR >= 2;
 
+// With 2.15 the CPU's gradient of a convolution's weight is garbage in bfloat16 where a kernel of 3
+// frames meets 2 frames (measured; with any other number of frames it is right).
+inline bool IsWrongInBfloat16(const at::Tensor& input, const at::Tensor& weight) {
+  return kBringsOneDnn3 && input.scalar_type() == at::kBFloat16 && input.size(2) == 2 &&
+         weight.size(2) == 3;
+}
+
 // An allocator of the CPU or the meta device. In 1.13 allocate() is const; later it is not, and
 // copy_data() has come. Whatever the base class does not know is an overload that nobody calls.
 class TensorAllocator : public c10::Allocator {
@@ -84,5 +93,50 @@ Pointer OwnNode(Node* node) {
     return Pointer::unsafe_steal_from_new(node);
   }
 }
+
+// ---- c10d. Its types are parameters, so that who has nothing to do with it needs no header of it.
+
+// Since 2.0 a c10d::ProcessGroup has one backend for each kind of device, with a `name` ("gloo",
+// "nccl"); before, it was the backend.
+template <typename ProcessGroup, typename Backend, typename Store>
+c10::intrusive_ptr<ProcessGroup> GroupOfBackend(const c10::intrusive_ptr<Backend>& backend,
+                                                [[maybe_unused]] const Store& store,
+                                                [[maybe_unused]] c10::DeviceType device,
+                                                [[maybe_unused]] const char* name) {
+  if constexpr (std::is_base_of_v<ProcessGroup, Backend>) {
+    return backend;
+  } else {
+    const auto type = ProcessGroup::strToBackendType(name);
+    auto group = c10::make_intrusive<ProcessGroup>(store, backend->getRank(), backend->getSize());
+    group->setBackend(device, type, backend);
+    group->setDefaultBackend(type);
+    return group;
+  }
+}
+
+// A c10d::Reducer that expects no sparse and no missing gradients, and whose buckets are what the
+// gradients are views of.
+template <typename Reducer, typename ProcessGroup>
+class BucketReducer : public Reducer {
+ protected:
+  using Assignment = std::vector<std::vector<size_t>>;
+
+  BucketReducer(const std::vector<at::Tensor>& parameters, const Assignment& assignment,
+                const c10::intrusive_ptr<ProcessGroup>& group, int64_t bucket_bytes,
+                int64_t first_bucket_bytes)
+#if TORCH_VERSION_MAJOR < 2
+      : Reducer(parameters, assignment, std::vector<size_t>(assignment.size(), 0), group,
+                std::vector<bool>(parameters.size(), false), bucket_bytes,
+                /*find_unused_parameters=*/false, /*gradient_as_bucket_view=*/true,
+                /*param_names=*/{}, first_bucket_bytes)
+#else
+      : Reducer(parameters, assignment, group, std::vector<bool>(parameters.size(), false),
+                bucket_bytes, /*find_unused_parameters=*/false, /*gradient_as_bucket_view=*/true,
+                /*param_names=*/{}, first_bucket_bytes, /*skip_all_reduce_unused_params=*/false,
+                /*use_python_reducer=*/false, /*bucket_bytes_cap_list=*/{})
+#endif
+  {
+  }
+};
 
 }  // namespace kinefit

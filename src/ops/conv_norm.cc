@@ -3,6 +3,7 @@
 #include <memory>
 #include <utility>
 
+#include "libtorch/versions.h"
 #include "ops/blocked.h"
 #include "ops/gradient_node.h"
 #include "ops/layer_scope.h"
@@ -10,7 +11,8 @@
 namespace kinefit {
 
 at::ScalarType ArithmeticType(const at::Tensor& x, const ConvNorm& layer) {
-  return layer.geometry.transposed && !x.is_cuda() ? layer.weight.scalar_type() : x.scalar_type();
+  const bool exact = layer.geometry.transposed || IsWrongInBfloat16(x, layer.weight);
+  return exact && !x.is_cuda() ? layer.weight.scalar_type() : x.scalar_type();
 }
 
 at::Tensor Convolve(const at::Tensor& x, const ConvNorm& layer) {

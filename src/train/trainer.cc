@@ -14,6 +14,7 @@
 #include "files/error.h"
 #include "files/publish.h"
 #include "memory/cpu_allocator.h"
+#include "memory/gpu.h"
 #include "train/agreement.h"
 #include "train/batch_feed.h"
 #include "train/ema.h"
@@ -291,6 +292,7 @@ Recovery::Decision TrainingRun::Decide(const std::function<Recovery::Decision()>
     decision = decide();
   } else {
     ReleaseCache();
+    ReleaseGpuCache();
   }
   ShareDecision(group_, &decision, &config_);
   return decision;
@@ -467,7 +469,8 @@ void TrainingRun::Report(const StepResult& result, int64_t epoch, int64_t step, 
   report.samples = result.samples;
   report.seconds = seconds;
   report.wait_seconds = waited;
-  report.memory_bytes = PeakResidentBytes();
+  report.memory_bytes =
+      config_.device == "cpu" ? PeakResidentBytes() : GpuPeakBytes(config_.device);
   report.skipped = skipped;
   observer_.OnStep(report);
 }
