@@ -7,6 +7,8 @@
 
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,6 +28,21 @@ inline int FreeTestPort() {
   getsockname(file, reinterpret_cast<sockaddr*>(&address), &length);
   close(file);
   return ntohs(address.sin_port);
+}
+
+// The process that `kinefit launch` started as this rank of the run in `work_dir`; -1 if there is
+// none.
+inline pid_t LaunchedRank(const std::string& work_dir, int rank) {
+  const std::string variable = std::string(1, 0) + "RANK=" + std::to_string(rank) + '\0';
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const pid_t pid = std::atoi(entry.path().filename().c_str());
+    if (pid <= 1 || access((entry.path() / "environ").c_str(), R_OK) != 0) continue;
+    const std::string environment = '\0' + ReadText(entry.path() / "environ");
+    if (ReadText(entry.path() / "cmdline").find(work_dir) == std::string::npos) continue;
+    if (environment.find("KINEFIT_STATUS_DIR=") == std::string::npos) continue;
+    if (environment.find(variable) != std::string::npos) return pid;
+  }
+  return -1;
 }
 
 // The ranks of one run as real processes of this machine, started as torchrun starts them.

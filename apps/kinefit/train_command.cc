@@ -62,6 +62,7 @@ ProgressStep ToProgress(const StepReport& report) {
   step.seconds = report.seconds;
   step.wait_seconds = report.wait_seconds;
   step.memory_bytes = report.memory_bytes;
+  step.tensor_bytes = report.tensor_bytes;
   step.skipped = report.skipped;
   return step;
 }

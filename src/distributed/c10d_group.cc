@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +18,9 @@ namespace kinefit {
 namespace {
 
 using std::chrono::milliseconds;
+
+// Ranks have this long to come, at least: one may be slow to start, whatever the time-out of steps.
+constexpr milliseconds kShortestMeeting(20000);
 
 std::string MeetingPlace(const RankEnvironment& environment) {
   return environment.address + ":" + std::to_string(environment.port);
@@ -72,7 +76,7 @@ std::vector<std::string> AwaitAll(const RankEnvironment& environment, const Stor
       throw Error("of " + std::to_string(environment.world) + " ranks, number " + missing +
                       " did not come to " + MeetingPlace(environment) + " within " +
                       std::to_string(timeout.count() / 1000) + " s",
-                  "", "see in their logs why; distributed.timeout sets how long to wait");
+                  "", "see in their logs why; a longer distributed.timeout waits longer");
     }
     const std::vector<uint8_t> bytes = store->get(key(rank));
     who.emplace_back(bytes.begin(), bytes.end());
@@ -130,10 +134,11 @@ c10::intrusive_ptr<c10d::ProcessGroupGloo::Options> GlooOptions(const RankEnviro
 C10dGroup::C10dGroup(const RankEnvironment& environment, const GroupOptions& options)
     : Group(environment.rank, environment.world) {
   const milliseconds timeout(static_cast<int64_t>(options.timeout * 1000));
+  const milliseconds meeting = std::max(timeout, kShortestMeeting);
   const bool serve = environment.rank == 0 && !environment.store_is_served;
   const WaitingForRanks waiting;
-  store_ = Connect(environment, serve, timeout);
-  const std::vector<std::string> who = AwaitAll(environment, store_, timeout);
+  store_ = Connect(environment, serve, meeting);
+  const std::vector<std::string> who = AwaitAll(environment, store_, meeting);
   watch_ = std::make_unique<Watch>(environment, who, Connect(environment, false, timeout), timeout,
                                    options.end_process);
   const int rank = static_cast<int>(environment.rank);

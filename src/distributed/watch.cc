@@ -120,10 +120,13 @@ std::string Watch::Declare(const std::string& reason) {
   return Text(store_->compareSet(kFailure, {}, Bytes(reason)));
 }
 
+// Ranks take their steps together: this rank's own step says where another one is, if that one's
+// last sign is older. REQUIRES: mutex_ held.
 std::string Watch::Describe(const Sign& sign) const {
   std::string text = sign.who;
-  if (sign.step >= 0) text += " at step " + std::to_string(sign.step + 1);
-  if (!sign.doing.empty()) text += ", " + sign.doing;
+  const int64_t step = std::max(sign.step, step_);
+  if (step >= 0) text += " at step " + std::to_string(step + 1);
+  if (!sign.doing.empty() && step == sign.step) text += ", " + sign.doing;
   return text;
 }
 

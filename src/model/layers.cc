@@ -141,6 +141,19 @@ at::Tensor ConvUnit::Follow(const at::Tensor& x, LayerTrace* trace) const {
   return y;
 }
 
+namespace {
+
+// On the CPU row by row: with other numbers of rows a product of matrices is rounded otherwise, and
+// gradients would depend on how a batch is cut into micro-batches.
+at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (x.size(0) == 1 || !RunsCpuLoops(x)) return at::linear(x, weight, bias);
+  std::vector<at::Tensor> rows = at::split(x, 1);
+  for (at::Tensor& row : rows) row = at::linear(row, weight, bias);
+  return at::cat(rows);
+}
+
+}  // namespace
+
 Classifier::Classifier(TensorMaker& maker, const std::string& name, int64_t in_features,
                        int64_t classes, double dropout)
     : name_(name),
@@ -153,7 +166,7 @@ at::Tensor Classifier::Forward(const at::Tensor& x, const ForwardContext& contex
   at::Tensor input = x;
   if (context.training && dropout_ > 0)
     input = x * DropoutMask(x, context.share.first_row, dropout_, context.random);
-  at::Tensor y = at::linear(input, weight_, bias_);
+  const at::Tensor y = Linear(input, weight_, bias_);
   if (context.trace != nullptr) {
     context.trace->Record({name_, "linear", y.sizes().vec(), weight_.numel() + bias_.numel(),
                            x.size(0) * weight_.numel(), Bytes(y)});

@@ -15,9 +15,28 @@ at::ScalarType ArithmeticType(const at::Tensor& x, const ConvNorm& layer) {
   return exact && !x.is_cuda() ? layer.weight.scalar_type() : x.scalar_type();
 }
 
+namespace {
+
+// LibTorch leaves convolutions of one small clip to a kernel of its own instead of oneDNN, whose
+// rounding switches single ReLUs over: gradients would depend on how a batch is cut into
+// micro-batches. So such a clip gets another one, of zeros, beside it. Which clips: use_mkldnn in
+// LibTorch's Convolution.cpp.
+bool NeedsCompany(const at::Tensor& x, const ConvNorm& layer) {
+  constexpr int64_t kSmall = 20480;
+  const at::Tensor& w = layer.weight;
+  return x.size(0) == 1 && x.scalar_type() == at::kFloat && RunsCpuLoops(x) &&
+         !layer.geometry.transposed && x.size(1) * x.size(2) * x.size(3) <= kSmall &&
+         (w.size(3) <= 3 || w.size(4) <= 3);
+}
+
+at::Tensor WithZeros(const at::Tensor& x) { return at::cat({x, at::zeros_like(x)}); }
+
+}  // namespace
+
 at::Tensor Convolve(const at::Tensor& x, const ConvNorm& layer) {
   const at::NoGradGuard no_grad;
   if (IsBlocked(x)) return BlockedConvolve(x, layer);
+  if (NeedsCompany(x, layer)) return Convolve(WithZeros(x), layer).narrow(0, 0, 1).clone();
   const ConvolutionGeometry& g = layer.geometry;
   const at::ScalarType type = ArithmeticType(x, layer);
   return at::convolution(x.to(type), layer.weight.to(type), {}, g.stride, g.padding, {1, 1, 1},
@@ -30,6 +49,14 @@ ConvolutionGradients ConvolveBackward(const at::Tensor& grad, const at::Tensor& 
   const at::NoGradGuard no_grad;
   if (IsBlocked(x)) {
     return BlockedConvolveBackward(grad, x, layer, want_input, std::move(add_to));
+  }
+  if (NeedsCompany(x, layer)) {
+    ConvolutionGradients both =
+        ConvolveBackward(WithZeros(grad), WithZeros(x), layer, want_input, {});
+    if (!want_input) return both;
+    const at::Tensor input = both.input.narrow(0, 0, 1);
+    both.input = add_to.defined() ? add_to.add_(input) : input.clone();
+    return both;
   }
   const ConvolutionGeometry& g = layer.geometry;
   const at::ScalarType type = ArithmeticType(x, layer);

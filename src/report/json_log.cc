@@ -102,6 +102,7 @@ void JsonLog::Step(const ProgressStep& step) {
   json["seconds"] = step.seconds;
   json["wait_seconds"] = step.wait_seconds;
   json["memory_bytes"] = step.memory_bytes;
+  json["tensor_bytes"] = step.tensor_bytes;
   if (step.skipped) json["skipped"] = true;
   WriteLine(Dump(json));
   EpochSummary summary;

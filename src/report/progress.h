@@ -26,6 +26,7 @@ struct ProgressStep {
   double seconds = 0;       // wall time of the step, waiting included
   double wait_seconds = 0;  // of which waiting for data
   int64_t memory_bytes = 0;
+  int64_t tensor_bytes = 0;
   bool skipped = false;  // the update was skipped (NaN guard); loss is not meaningful
 };
 

@@ -469,8 +469,9 @@ void TrainingRun::Report(const StepResult& result, int64_t epoch, int64_t step, 
   report.samples = result.samples;
   report.seconds = seconds;
   report.wait_seconds = waited;
-  report.memory_bytes =
-      config_.device == "cpu" ? PeakResidentBytes() : GpuPeakBytes(config_.device);
+  const bool on_cpu = config_.device == "cpu";
+  report.tensor_bytes = on_cpu ? CpuMemoryUse().peak : GpuPeakBytes(config_.device);
+  report.memory_bytes = on_cpu ? PeakResidentBytes() : report.tensor_bytes;
   report.skipped = skipped;
   observer_.OnStep(report);
 }

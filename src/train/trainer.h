@@ -36,6 +36,8 @@ struct StepReport {
   double seconds = 0;        // wall time of the step, waiting included
   double wait_seconds = 0;   // of which waiting for data
   int64_t memory_bytes = 0;  // peak resident (CPU) or allocated (CUDA)
+  int64_t tensor_bytes = 0;  // most bytes of tensors at once since the start, what plans predict;
+                             // 0: not counted
   bool skipped = false;      // NaN guard skipped the update
 };
 

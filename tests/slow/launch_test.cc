@@ -2,15 +2,17 @@
 // mistakes.
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
 #include <thread>
 
 #include "random/stream.h"
-#include "tests/process.h"
+#include "tests/rank_processes.h"
 
 namespace kinefit::testing {
 namespace {
@@ -49,19 +51,6 @@ class Launch : public ::testing::Test {
   static pid_t Rank(const std::string& work_dir) {
     return std::atoi(ReadText(work_dir + "/.lock").c_str());
   }
-  // The process that is this rank of the run in `work_dir`; -1 if there is none.
-  static pid_t Rank(const std::string& work_dir, int rank) {
-    const std::string variable = std::string(1, 0) + "RANK=" + std::to_string(rank) + '\0';
-    for (const auto& entry : fs::directory_iterator("/proc")) {
-      const pid_t pid = std::atoi(entry.path().filename().c_str());
-      if (pid <= 1 || access((entry.path() / "environ").c_str(), R_OK) != 0) continue;
-      const std::string environment = '\0' + ReadText(entry.path() / "environ");
-      if (ReadText(entry.path() / "cmdline").find(work_dir) == std::string::npos) continue;
-      if (environment.find("KINEFIT_STATUS_DIR=") == std::string::npos) continue;
-      if (environment.find(variable) != std::string::npos) return pid;
-    }
-    return -1;
-  }
   ScratchFolder scratch_;
 };
 
@@ -82,8 +71,8 @@ TEST_F(Launch, OneOfTwoRanksKilledOrStoppedChangesNothing) {
   } faults[] = {{SIGKILL, 1}, {SIGSTOP, 0}};
   for (const auto& fault : faults) {
     ASSERT_TRUE(WaitForSteps(&launcher, hit, Steps(hit) + 5)) << ReadText(scratch_ / "hit.txt");
-    const pid_t victim = Rank(hit, fault.victim);
-    const pid_t other = Rank(hit, 1 - fault.victim);
+    const pid_t victim = LaunchedRank(hit, fault.victim);
+    const pid_t other = LaunchedRank(hit, 1 - fault.victim);
     ASSERT_GT(victim, 1);
     ASSERT_GT(other, 1);
     ASSERT_EQ(kill(victim, fault.signal), 0);
@@ -118,7 +107,7 @@ TEST_F(Launch, ASignalEndsAllRanksInOneCheckpoint) {
     if (signal == SIGINT) {
       launcher.Signal(signal);
     } else {
-      const pid_t rank = Rank(work_dir, 1);
+      const pid_t rank = LaunchedRank(work_dir, 1);
       ASSERT_GT(rank, 1);
       ASSERT_EQ(kill(rank, signal), 0);
     }
@@ -128,6 +117,45 @@ TEST_F(Launch, ASignalEndsAllRanksInOneCheckpoint) {
     EXPECT_EQ(CountOf("stopped by a signal; saved", outcome.output), 1) << outcome.output;
     EXPECT_EQ(CountOf("again in", outcome.output), 0) << outcome.output;
   }
+}
+
+// Three ranks of two clips, one is killed: the two others go on with the same samples in every
+// step.
+TEST_F(Launch, ShrinksToTheRanksThatAreLeft) {
+  const std::vector<std::string> more = {"--set", "train.epochs=6",   "--set", "train.batch_size=2",
+                                         "--set", "train.val_every=0"};
+  const auto command = [&](const std::string& run, const std::vector<std::string>& options) {
+    auto all = Command(scratch_ / run, options, 3);
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  Process undisturbed(command("whole", {}), scratch_ / "whole.txt");
+  const Outcome reference = undisturbed.Wait();
+  ASSERT_EQ(reference.exit_code, 0) << reference.output;
+
+  const std::string hit = scratch_ / "hit";
+  Process launcher(command("hit", {"--max-restarts", "1", "--shrink", "--timeout", "20"}),
+                   scratch_ / "hit.txt");
+  ASSERT_TRUE(WaitForSteps(&launcher, hit, 6)) << ReadText(scratch_ / "hit.txt");
+  const pid_t victim = LaunchedRank(hit, 1);
+  ASSERT_GT(victim, 1);
+  ASSERT_EQ(kill(victim, SIGKILL), 0);
+  ASSERT_TRUE(launcher.WaitFor(seconds(120)));
+  const Outcome outcome = launcher.Wait();
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
+  EXPECT_NE(outcome.output.find("with 2 of 3 ranks"), std::string::npos) << outcome.output;
+
+  // Batch norms see other groups of samples from then on, so losses differ; the samples do not.
+  const auto samples = [&](const std::string& run) {  // by iteration: steps may be logged twice
+    std::map<int64_t, int64_t> all;
+    std::istringstream lines(ReadText(scratch_ / run + "/log.jsonl"));
+    for (std::string line; std::getline(lines, line);) {
+      const auto entry = nlohmann::json::parse(line);
+      if (entry["event"] == "step") all[entry["iteration"]] = entry["samples"].get<int64_t>();
+    }
+    return all;
+  };
+  EXPECT_EQ(samples("hit"), samples("whole"));
 }
 
 TEST_F(Launch, ARankKilledAndStoppedAtRandomStepsEndsWithTheSameBits) {

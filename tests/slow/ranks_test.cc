@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -124,6 +125,33 @@ TEST_F(Distributed, TwoStreamsWithAccumulationToo) {
   TrainRanks(2, "two", With(few, {"train.batch_size=1"}));
   ExpectSameLosses(Steps("two"), Steps("one"), 1e-5);
   EXPECT_LE(LargestDifference(scratch_ / "two/last.pth", scratch_ / "one/last.pth"), 1e-4);
+}
+
+// The most tensor bytes of a rank, buckets of gradients included, are those that plan says.
+TEST_F(Distributed, NeedsTheMemoryThatWasPlanned) {
+  for (const std::string type : {"pose", "rgb", "pcan"}) {
+    WriteText(config_, SmallConfig(type));
+    // Few of the epoch's steps: the loader is always as far ahead as it may be.
+    const std::vector<std::string> few = {"train.iterations=4", "train.val_every=0",
+                                          "train.batch_size=1"};
+    for (const int world : {1, 2}) {
+      const std::string run = type + std::to_string(world);
+      if (world == 1) {
+        TrainAlone(run, few);
+      } else {
+        TrainRanks(world, run, few);
+      }
+      const auto measured = Steps(run).back()["tensor_bytes"].get<double>();
+      const Outcome plan = Kinefit({"plan", config_, "--json", "--devices", std::to_string(world),
+                                    "--batch", "1", "--set", "threads=1"});
+      ASSERT_EQ(plan.exit_code, 0) << plan.output;
+      const double predicted = nlohmann::json::parse(plan.output)["as_written"]["peak_bytes"];
+      std::printf("%-5s %d rank%s predicted %.0f KiB, measured %.0f KiB, %+.3f %%\n", type.c_str(),
+                  world, world == 1 ? ": " : "s:", predicted / 1024, measured / 1024,
+                  100 * (predicted / measured - 1));
+      EXPECT_NEAR(predicted, measured, 0.01 * measured);
+    }
+  }
 }
 
 // An end of training by a signal to one rank, and more of it with other ranks: every step sees the
@@ -252,7 +280,7 @@ TEST_F(Distributed, ARankThatIsLostEndsTheOthersWhichNameIt) {
 TEST_F(Distributed, ARankThatFailsTellsTheOthersWhy) {
   const auto arguments = Train("run", kFaulty);
   RankProcesses ranks(2, arguments, scratch_ / "run",
-                      {{}, {"KINEFIT_FAIL_ALLOCATIONS=200"}});  // while it builds its network
+                      {{}, {"KINEFIT_FAIL_ALLOCATIONS=40"}});  // while it builds its network
   const auto outcomes = ranks.Wait(seconds(40));
   EXPECT_EQ(outcomes[1].exit_code, 1) << outcomes[1].output;
   EXPECT_EQ(outcomes[0].exit_code, 1) << outcomes[0].output;
