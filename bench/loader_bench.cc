@@ -135,7 +135,7 @@ void TimeGops(const std::vector<std::string>& arguments) {
   OneClip clip(config);
   nlohmann::json picked = nlohmann::json::array();
   nlohmann::json sequential = nlohmann::json::array();
-  for (uint64_t i = 0; i < 5; ++i) {
+  for (uint64_t i = 0; i < 3; ++i) {
     const std::vector<int64_t> frames = FramesOf(sample, config, i);
     const double from_start = Least([&] { DecodeFramesFromStart(sample.video, frames); });
     const double decode = Least([&] { ReadFrames(sample, frames); });

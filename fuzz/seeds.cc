@@ -4,6 +4,7 @@
 
 #include "convert/ntu_files_test.h"
 #include "dataset/packed_writer.h"
+#include "distributed/control_message.h"
 #include "files/jpeg.h"
 #include "files/npy.h"
 #include "files/pickle.h"
@@ -236,6 +237,37 @@ void WritePackedStores(const std::string& folder) {
   }
 }
 
+// One message of each kind, without the end of its line.
+void WriteControlMessages(const std::string& folder) {
+  using kinefit::ControlKind;
+  kinefit::ControlMessage message;
+  message.nodes = 2;
+  message.node = 1;
+  message.ranks = 8;
+  message.start = 3;
+  message.world = message.wanted_world = 16;
+  message.first_rank = 8;
+  message.port = 29500;
+  message.exit_code = 15;
+  message.host = "b";
+  message.text = "say \"what\"";
+  message.failure.rank = 5;
+  message.failure.step = 1234567890123;
+  message.failure.host = "node7";
+  message.failure.phase = "computing";
+  message.failure.why = "was killed by signal 9 (Killed)";
+  message.failure.log = "/logs/rank_5.log";
+  int number = 0;
+  for (const ControlKind kind :
+       {ControlKind::kJoin, ControlKind::kRound, ControlKind::kFailed, ControlKind::kEnded,
+        ControlKind::kOver, ControlKind::kSignal, ControlKind::kAlive, ControlKind::kRefused}) {
+    message.kind = kind;
+    std::string line = kinefit::FormatControlMessage(message);
+    line.pop_back();
+    kinefit::PublishFile(folder + "/" + std::to_string(number++), line);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -246,7 +278,7 @@ int main(int argc, char** argv) {
   const std::string folder = argv[1];
   WriteConvertSeeds(folder);
   for (const char* name : {"pickle", "npy", "zip", "checkpoint", "explain_oom", "packed", "config",
-                           "annotations", "pose_file", "video"}) {
+                           "annotations", "pose_file", "video", "control_message"}) {
     kinefit::MakeFolder(folder + "/" + name);
   }
   kinefit::PublishFile(folder + "/pickle/protocol2", Annotation(2));
@@ -295,5 +327,6 @@ int main(int argc, char** argv) {
     kinefit::PublishFile(folder + "/explain_oom/" + std::to_string(i), texts[i]);
   }
   WritePackedStores(folder + "/packed");
+  WriteControlMessages(folder + "/control_message");
   return 0;
 }

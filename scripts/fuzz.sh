@@ -23,6 +23,6 @@ for target in $targets; do
   [ "$result" = ok ] || broken=$((broken + 1))
   runs=$(sed -n 's/^stat::number_of_executed_units: //p' "$log")
   coverage=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -1)
-  printf '%-12s %12s runs %7s edges  %s\n' "$target" "${runs:-?}" "${coverage:-?}" "$result"
+  printf '%-16s %12s runs %7s edges  %s\n' "$target" "${runs:-?}" "${coverage:-?}" "$result"
 done
 [ "$broken" -eq 0 ] || exit 1

@@ -7,6 +7,9 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "config/load.h"
+#include "convert/annotation_file.h"
+#include "dataset/annotations.h"
 #include "tests/process.h"
 
 namespace kinefit::testing {
@@ -154,6 +157,37 @@ TEST_F(DataCheck, ShowsClips) {
   refused({"actor00_call_take00", "--out", sheet, "--clips"}, "--phase test");
   refused({"actor00_call_take00", "--out", sheet, "--pass", "1"}, "--pass");
   refused({"actor00_call_take00", "--out", scratch_ / "no/sheet.png"}, "no/sheet.png");
+}
+
+// A network of joints alone reads no video, but the sheet shows the one that the annotation names.
+TEST_F(DataCheck, ShowsTheNamedVideoOfAPoseOnlyClip) {
+  const std::string id = "actor00_call_take00";
+  WriteText(config_, SmallConfig("pose"));
+  const Dataset set = LoadDataset(LoadConfig(config_).config, "train");
+  AnnotationFileWriter named(scratch_ / "named.pkl");
+  for (const Sample& sample : set.samples) {
+    named.Add(EncodeClip({sample.id, "tape/" + sample.id + ".film.mp4", sample.label, sample.width,
+                          sample.height, 0, sample.total_frames, sample.pose},
+                         DType::kFloat32));
+  }
+  named.Commit({{"train", {id}}, {"test", {id}}});
+  fs::create_directories(scratch_ / "videos/tape");
+  fs::create_directories(scratch_ / "empty");
+  fs::copy(SmallSet() + "/videos/" + id + ".mp4", scratch_ / ("videos/tape/" + id + ".film.mp4"));
+
+  const auto sheet_with = [&](const std::string& videos) {
+    const std::string sheet = scratch_ / "sheet.png";
+    const Outcome outcome =
+        Show({id, "--out", sheet, "--phase", "test", "--set",
+              "data.annotations=" + (scratch_ / "named.pkl"), "--set", "data.videos=" + videos});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+    return ReadText(sheet);
+  };
+  const std::string by_name = sheet_with(scratch_ / "videos");
+  EXPECT_NE(by_name, sheet_with(scratch_ / "empty"));
+  EXPECT_EQ(by_name, sheet_with(scratch_ / "videos"));
+  fs::copy(scratch_ / ("videos/tape/" + id + ".film.mp4"), scratch_ / ("empty/" + id + ".mp4"));
+  EXPECT_EQ(by_name, sheet_with(scratch_ / "empty"));  // found by its id where none is named so
 }
 
 }  // namespace

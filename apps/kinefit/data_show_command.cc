@@ -109,17 +109,29 @@ std::string Describe(const PipelineTrace& trace, const DataConfig& data) {
                     jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue);
 }
 
-// A pose-only network reads no video, but a person sees more on one.
-void FindVideoToDrawOn(const Config& config, Sample* sample) {
-  if (!sample->video.empty() || config.data.videos.empty()) return;
-  for (const std::string& suffix : {config.data.video_suffix, std::string()}) {
-    const std::filesystem::path path =
-        std::filesystem::path(config.data.videos) / (sample->id + suffix);
-    std::error_code error;
-    if (std::filesystem::is_regular_file(path, error)) {
-      sample->video = path.string();
-      return;
+// The video that a network with an RGB stream would read of the clip; "" if there is none.
+std::string VideoOf(const Config& config, const std::string& split, const std::string& id) {
+  Config seeing = config;
+  seeing.model.type = "rgbpose";
+  try {
+    for (const Sample& sample : LoadDataset(seeing, split).samples) {
+      if (sample.id == id) return sample.video;
     }
+  } catch (const Error&) {  // these annotations are not meant to be read together with videos
+  }
+  return "";
+}
+
+// A pose-only network reads no video, but a person sees more on one.
+void FindVideoToDrawOn(const Config& config, const std::string& split, Sample* sample) {
+  if (!sample->video.empty() || sample->store || config.data.videos.empty()) return;
+  const std::string by_id =
+      (std::filesystem::path(config.data.videos) / sample->id).string() + config.data.video_suffix;
+  for (const std::string& path : {VideoOf(config, split, sample->id), by_id}) {
+    std::error_code error;
+    if (path.empty() || !std::filesystem::is_regular_file(path, error)) continue;
+    sample->video = path;
+    return;
   }
 }
 
@@ -146,7 +158,7 @@ int Show(const ShowArguments& arguments) {
   PipelineTrace trace;
   const ClipTensors tensors = RunPipeline(
       sample, config, phase, arguments.clips ? config.eval.test_clips : 1, false, random, &trace);
-  FindVideoToDrawOn(config, &sample);
+  FindVideoToDrawOn(config, found.split, &sample);
   const std::vector<std::string> lines = {
       sample.id,
       fmt::format("class {} ({}), {}, {} frames, {} person{}, annotated for {}x{}; {}",

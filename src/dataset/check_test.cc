@@ -37,6 +37,7 @@ struct Clip {
   std::vector<float> score = std::vector<float>(3 * kFrames, 1.0F);
   bool half = false;
   bool scored = true;
+  double first_score = 1;  // not 1: scores are stored as float64
 
   // Joints differ between ids, so that no two clips are the same.
   explicit Clip(const std::string& the_id, int64_t the_label = 0) : id(the_id), label(the_label) {
@@ -70,7 +71,10 @@ void WriteClip(PickleWriter* w, const Clip& clip) {
                      : NdArray::FromFloats(shape, clip.xy).view());
   if (clip.scored) {
     w->String("keypoint_score");
-    w->Array(NdArray::FromFloats({1, kFrames, joints}, clip.score).view());
+    std::vector<double> scores(clip.score.begin(), clip.score.end());
+    scores[0] = clip.first_score;
+    w->Array(clip.first_score == 1 ? NdArray::FromFloats({1, kFrames, joints}, clip.score).view()
+                                   : NdArray::FromDoubles({1, kFrames, joints}, scores).view());
   }
   w->String("taken_by");
   w->String("somebody");
@@ -379,6 +383,19 @@ TEST_F(CheckTest, ACleanedSetIsSoundAndTheOriginalUntouched) {
   EXPECT_EQ(pickle.root().Find("made_with").AsFloat("made_with"), 1.5);
   EXPECT_EQ(pickle.root().Find("annotations")[0].Find("taken_by").AsString("x"), "somebody");
   EXPECT_EQ(pickle.root().Find("split").Find("unused").size(), 1U);
+}
+
+// It is read as float32, in which it is infinite.
+TEST_F(CheckTest, AScoreTooLargeForFloat32IsBlanked) {
+  Clip wild("wild");
+  wild.first_score = 1e300;
+  Annotate({wild, Clip("t")}, {{"train", {"wild"}}, {"test", {"t"}}});
+  Film({"wild", "t"});
+  EXPECT_EQ(Codes(Check(), Severity::kDistorts), Names{"scores_not_finite wild"});
+  const std::string cleaned = folder_ / "cleaned.pkl";
+  Clean(cleaned);
+  config_.data.annotations = cleaned;
+  EXPECT_EQ(Codes(Check(), Severity::kDistorts), Names());
 }
 
 TEST_F(CheckTest, ClipsALittleLongerThanTheirVideoAreCut) {

@@ -212,8 +212,11 @@ void Blank(const CheckedClip& clip, Joints* joints) {
   for (int64_t i = 0; i < count; ++i) {
     const double* joint = &values[static_cast<size_t>(i * width)];
     const bool nowhere = impossible(joint[0], clip.width) || impossible(joint[1], clip.height);
-    const bool unscored = joints->scored ? !std::isfinite(scores[static_cast<size_t>(i)])
-                                         : width == 3 && !std::isfinite(joint[2]);
+    // Scores are read as float32, in which large ones are infinite.
+    const double score = joints->scored ? scores[static_cast<size_t>(i)]
+                         : width == 3   ? joint[2]
+                                        : 1;
+    const bool unscored = !std::isfinite(static_cast<float>(score));
     if (nowhere) Zero(&joints->keypoint, i * width, 2);
     if (nowhere || unscored) blanked.push_back(i);
   }

@@ -325,6 +325,7 @@ void Loader::Start(LoaderPosition position) {
 bool Loader::Next(Batch* batch) {
   State& s = *state_;
   if (!s.started) throw std::logic_error("Loader::Next() before Start()");
+  *batch = Batch();  // before a worker may begin another
   while (position().next_batch < s.batches.count()) {
     const std::shared_ptr<Slot> slot = s.AwaitSlot();
     if (slot->failure) std::rethrow_exception(slot->failure);
@@ -335,7 +336,6 @@ bool Loader::Next(Batch* batch) {
     }
     if (good.empty()) continue;
 
-    *batch = Batch();
     batch->clips = s.shapes.clips;
     batch->first_row = slot->first_row;
     batch->imgs = KeepRows(slot->imgs, good, slot->places());

@@ -66,8 +66,9 @@ class Loader {
 
   // Starts an epoch (0-based) at batch `next_batch`; drops whatever was prefetched.
   void Start(LoaderPosition position);
-  // False at the end of the epoch. A batch of which every clip was bad, or of which this process
-  // has no part, is skipped; position() tells the number of the one that was handed out.
+  // Lets go of what `*batch` holds, then waits for the next one; false at the end of the epoch. A
+  // batch of which every clip was bad, or of which this process has no part, is skipped; position()
+  // tells the number of the one that was handed out.
   bool Next(Batch* batch);
 
   int64_t batches_per_epoch() const;  // of a whole epoch; the same for every rank; the last may be

@@ -275,6 +275,19 @@ TEST_F(LoaderTest, TestKeepsTheOrderAndTheClipsTogether) {
   EXPECT_TRUE(std::equal(clip.heatmaps.begin(), clip.heatmaps.end(), rows.data_ptr<float>()));
 }
 
+// Or a worker would begin another batch while it still takes memory.
+TEST_F(LoaderTest, TheBatchBeforeIsLetGo) {
+  Loader loader(dataset_, config_, Phase::kTrain, 4);
+  loader.Start({0, 0});
+  Batch batch;
+  while (loader.position().next_batch < loader.batches_per_epoch()) {
+    ASSERT_TRUE(loader.Next(&batch));
+  }
+  EXPECT_TRUE(batch.heatmap_imgs.defined());
+  EXPECT_FALSE(loader.Next(&batch));
+  EXPECT_FALSE(batch.heatmap_imgs.defined());
+}
+
 TEST_F(LoaderTest, StartDropsWhatWasPrefetched) {
   config_.data.workers = 3;
   config_.data.prefetch = 4;

@@ -1,6 +1,7 @@
 #include "transform/color_jitter.h"
 
 #include <cstdint>
+#include <utility>
 
 namespace kinefit {
 namespace {
@@ -71,14 +72,8 @@ int HueSteps(double hue) {
   return (static_cast<int>(hue * 255) % kHues + kHues) % kHues;
 }
 
-void Run(const AffineColor& before, int turn, const AffineColor& after, PlanarImage* image) {
-  const ColorMatrix first = before.ToMatrix();
-  const ColorMatrix last = after.ToMatrix();
-  if (before.identity() && turn == kNoTurn && after.identity()) return;
-  for (int64_t y = 0; y < image->height; ++y) {
-    TransformColorRow(before.identity() ? nullptr : &first, turn,
-                      after.identity() ? nullptr : &last, image->width, image->row(y));
-  }
+void ApplyToRows(const ColorPass& pass, PlanarImage* image) {
+  for (int64_t y = 0; y < image->height; ++y) pass.Apply(image->row(y), image->width);
 }
 
 // What has still to be done to an image: a change, a turn of the hue, another change.
@@ -89,11 +84,19 @@ struct Pending {
 
   AffineColor& last() { return turn == kNoTurn ? before : after; }
 
+  ColorPass ToPass() const {
+    const ColorMatrix first = before.ToMatrix();
+    const ColorMatrix last = after.ToMatrix();
+    return {before.identity() ? nullptr : &first, turn, after.identity() ? nullptr : &last};
+  }
+
   // All but the last change, which is then the first.
   void ApplyTurn(PlanarImage* image) {
     if (turn == kNoTurn) return;
-    Run(before, turn, AffineColor(), image);
-    *this = {after, kNoTurn, AffineColor()};
+    const AffineColor rest = after;
+    after = AffineColor();
+    ApplyToRows(ToPass(), image);
+    *this = {rest, kNoTurn, AffineColor()};
   }
 };
 
@@ -123,7 +126,18 @@ ColorJitter DrawColorJitter(const ColorJitterConfig& config, RandomStream& rando
   return jitter;
 }
 
-void ApplyColorJitter(const ColorJitter& jitter, PlanarImage* image) {
+ColorPass::ColorPass(const ColorMatrix* before, int turn, const ColorMatrix* after) : turn_(turn) {
+  if (turn == kNoTurn && after == nullptr) std::swap(before, after);
+  if (before != nullptr) before_ = *before;
+  if (after != nullptr) after_ = FixedColorMatrix(*after);
+}
+
+void ColorPass::Apply(uint8_t* row, int64_t width) const {
+  if (!before_ && turn_ == kNoTurn && !after_) return;
+  TransformColorRow(before_ ? &*before_ : nullptr, turn_, after_ ? &*after_ : nullptr, width, row);
+}
+
+ColorPass StartColorJitter(const ColorJitter& jitter, PlanarImage* image) {
   Pending pending;
   for (const ColorJitter::Step step : jitter.order) {
     if (step == ColorJitter::kBrightness && jitter.brightness != 1) {
@@ -137,7 +151,11 @@ void ApplyColorJitter(const ColorJitter& jitter, PlanarImage* image) {
       pending.turn = HueSteps(jitter.hue);
     }
   }
-  Run(pending.before, pending.turn, pending.after, image);
+  return pending.ToPass();
+}
+
+void ApplyColorJitter(const ColorJitter& jitter, PlanarImage* image) {
+  ApplyToRows(StartColorJitter(jitter, image), image);
 }
 
 cv::Mat ApplyColorJitter(const cv::Mat& frame, const ColorJitter& jitter) {

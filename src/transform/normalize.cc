@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <opencv2/core.hpp>
-#include <vector>
 
 namespace kinefit {
 
@@ -14,30 +13,27 @@ Normalizer::Normalizer(const std::array<double, 3>& mean, const std::array<doubl
   }
 }
 
-void Normalizer::Write(const PlanarImage& image, int64_t channel_stride, float* out) const {
-  for (int64_t y = 0; y < image.height; ++y) {
-    WriteRow(image.row(y), image.width, channel_stride, out + y * image.width);
-  }
-}
-
-void Normalizer::WriteMirrored(const PlanarImage& image, int64_t channel_stride, float* out) const {
-  std::vector<uint8_t> mirrored(static_cast<size_t>(3 * image.width));
-  for (int64_t y = 0; y < image.height; ++y) {
-    for (int64_t c = 0; c < 3; ++c) {
-      const uint8_t* row = image.row(y) + c * image.width;
-      std::reverse_copy(row, row + image.width, mirrored.begin() + c * image.width);
-    }
-    WriteRow(mirrored.data(), image.width, channel_stride, out + y * image.width);
-  }
-}
-
-void Normalizer::WriteRow(const uint8_t* row, int64_t width, int64_t channel_stride,
-                          float* out) const {
+void Normalizer::WriteRow(const PlanarImage& image, int64_t y, int64_t channel_stride,
+                          float* planes) const {
+  const int64_t width = image.width;
   for (size_t c = 0; c < 3; ++c) {
     const int64_t channel = static_cast<int64_t>(c);
-    NormalizeRow(row + channel * width, width, mean_[c], inverse_std_[c],
-                 out + channel * channel_stride);
+    NormalizeRow(image.row(y) + channel * width, width, mean_[c], inverse_std_[c],
+                 planes + channel * channel_stride + y * width);
   }
+}
+
+void Normalizer::WriteMirroredRow(const PlanarImage& image, int64_t y, int64_t channel_stride,
+                                  float* planes) const {
+  WriteRow(image, y, channel_stride, planes);
+  for (int64_t c = 0; c < 3; ++c) {
+    float* row = planes + c * channel_stride + y * image.width;
+    std::reverse(row, row + image.width);
+  }
+}
+
+void Normalizer::Write(const PlanarImage& image, int64_t channel_stride, float* planes) const {
+  for (int64_t y = 0; y < image.height; ++y) WriteRow(image, y, channel_stride, planes);
 }
 
 cv::Mat Normalizer::Read(const float* planes, int64_t channel_stride, cv::Size size) const {

@@ -12,17 +12,18 @@ class Normalizer {
  public:
   Normalizer(const std::array<double, 3>& mean, const std::array<double, 3>& std);
 
-  // Writes an image as three planes [H, W], the planes `channel_stride` floats apart: one frame of
-  // a [3, T, H, W] clip.
-  void Write(const PlanarImage& image, int64_t channel_stride, float* out) const;
+  // Writes row `y` of an image into three planes [H, W] that are `channel_stride` floats apart: of
+  // one frame of a [3, T, H, W] clip.
+  void WriteRow(const PlanarImage& image, int64_t y, int64_t channel_stride, float* planes) const;
   // The same, mirrored left to right.
-  void WriteMirrored(const PlanarImage& image, int64_t channel_stride, float* out) const;
-  // The frame that Write() wrote there, exactly.
+  void WriteMirroredRow(const PlanarImage& image, int64_t y, int64_t channel_stride,
+                        float* planes) const;
+  // All rows.
+  void Write(const PlanarImage& image, int64_t channel_stride, float* planes) const;
+  // The frame that was written there, exactly.
   cv::Mat Read(const float* planes, int64_t channel_stride, cv::Size size) const;
 
  private:
-  void WriteRow(const uint8_t* row, int64_t width, int64_t channel_stride, float* out) const;
-
   std::array<float, 3> mean_;
   std::array<float, 3> inverse_std_;
 };

@@ -114,29 +114,51 @@ void TransformJoints(const cv::Rect& box, const Plan& plan, const DataConfig& da
   if (plan.flip) FlipJoints(pose, crop_size.width, mirror);
 }
 
+// One frame as it went into the batch: row by row, so that memory takes a row in while the colours
+// of the next are made. `planes`: where its first plane goes, in each clip that shows it.
+struct FrameWriter {
+  const Normalizer& normalizer;
+  const ClipShapes& shapes;
+  int64_t clips;  // mirrored clips follow
+
+  void Write(const ColorPass& colors, const std::vector<float*>& planes, PlanarImage* image) const {
+    const int64_t plane = shapes.imgs[3] * shapes.imgs[4];
+    const int64_t stride = shapes.imgs[2] * plane;
+    for (int64_t y = 0; y < image->height; ++y) {
+      colors.Apply(image->row(y), image->width);
+      for (float* first : planes) {
+        normalizer.WriteRow(*image, y, stride, first);
+        if (shapes.clips == clips) continue;
+        normalizer.WriteMirroredRow(*image, y, stride, first + clips * 3 * stride);
+      }
+    }
+  }
+};
+
 // Each distinct frame is transformed once and written to every place that shows it; mirrored
 // clips, if asked for, follow all others.
 void WriteImages(const DecodedFrames& decoded, const cv::Rect& box, const Plan& plan,
                  const DataConfig& data, const ClipShapes& shapes, float* imgs) {
   const Normalizer normalizer(data.mean, data.std);
+  const FrameWriter writer = {normalizer, shapes, plan.clips};
   const int64_t plane = shapes.imgs[3] * shapes.imgs[4];
   const int64_t length = shapes.imgs[2];
-  const int64_t clip_size = 3 * length * plane;
-  const bool mirrored = shapes.clips > plan.clips;
+  const ColorJitter jitter =
+      plan.augment && data.color_jitter.enabled ? plan.jitter : ColorJitter();
   const std::vector<cv::Mat>& frames = decoded.clip.frames;
   Resampler resampler = MakeResampler(frames.front().size(), box, plan, data);
   PlanarImage image;
+  std::vector<float*> planes;
   for (size_t i = 0; i < frames.size(); ++i) {
-    resampler.Run(frames[i], &image);
-    if (plan.augment && data.color_jitter.enabled) ApplyColorJitter(plan.jitter, &image);
+    planes.clear();
     for (size_t place = 0; place < decoded.index.size(); ++place) {
       if (decoded.index[place] != i) continue;
       const int64_t clip = static_cast<int64_t>(place) / length;
-      float* out = imgs + clip * clip_size + (static_cast<int64_t>(place) % length) * plane;
-      normalizer.Write(image, length * plane, out);
-      if (!mirrored) continue;
-      normalizer.WriteMirrored(image, length * plane, out + plan.clips * clip_size);
+      const int64_t frame = static_cast<int64_t>(place) % length;
+      planes.push_back(imgs + (3 * clip * length + frame) * plane);
     }
+    resampler.Run(frames[i], &image);
+    writer.Write(StartColorJitter(jitter, &image), planes, &image);
   }
 }
 

@@ -1,5 +1,8 @@
 #include "transform/pixel_rows.h"
 
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #ifdef __SSE2__
@@ -125,80 +128,157 @@ KINEFIT_INLINE float Most(float a, float b) { return a > b ? a : b; }
 // Of what is not negative.
 KINEFIT_INLINE float Whole(float value) { return static_cast<float>(static_cast<int>(value)); }
 
-struct Rgb {
-  float r, g, b;
+// The loops over colours go over so many pixels at a time, whose values stay in the nearest cache.
+constexpr int64_t kChunk = 256;
+
+struct Levels {
+  int16_t r[kChunk];
+  int16_t g[kChunk];
+  int16_t b[kChunk];
 };
 
-KINEFIT_INLINE Rgb Transform(const ColorMatrix& color, Rgb in) {
-  const std::array<float, 9>& m = color.matrix;
-  const auto level = [](float value) { return Whole(Least(255.0F, Most(0.0F, value))); };
-  return {level(m[0] * in.r + m[1] * in.g + m[2] * in.b + color.offset[0]),
-          level(m[3] * in.r + m[4] * in.g + m[5] * in.b + color.offset[1]),
-          level(m[6] * in.r + m[7] * in.g + m[8] * in.b + color.offset[2])};
+KINEFIT_INLINE void Load(const uint8_t* planar, int64_t n, int64_t size, Levels* levels) {
+  for (int64_t i = 0; i < size; ++i) levels->r[i] = planar[i];
+  for (int64_t i = 0; i < size; ++i) levels->g[i] = planar[n + i];
+  for (int64_t i = 0; i < size; ++i) levels->b[i] = planar[2 * n + i];
 }
 
-// A channel of a colour given by hue, value and chroma; `shift`: 5, 3, 1 for red, green, blue.
-KINEFIT_INLINE float FromHue(float sixths, float value, float chroma, float shift) {
-  float k = sixths + shift;
-  k = k >= 6 ? k - 6 : k;
-  const float share = Most(0.0F, Least(1.0F, Least(k, 4 - k)));
-  return Whole(value - chroma * share + 0.5F);
+KINEFIT_INLINE void Store(const Levels& levels, int64_t n, int64_t size, uint8_t* planar) {
+  for (int64_t i = 0; i < size; ++i) planar[i] = static_cast<uint8_t>(levels.r[i]);
+  for (int64_t i = 0; i < size; ++i) planar[n + i] = static_cast<uint8_t>(levels.g[i]);
+  for (int64_t i = 0; i < size; ++i) planar[2 * n + i] = static_cast<uint8_t>(levels.b[i]);
+}
+
+// Before the hue is turned, which may make several levels of one, colours change as exactly as the
+// reference changes them.
+KINEFIT_INLINE void ChangeExactly(const ColorMatrix& color, int64_t size, Levels* levels) {
+  const std::array<float, 9> m = color.matrix;
+  const std::array<float, 3> offset = color.offset;
+  const auto level = [](float value) {
+    return static_cast<int16_t>(static_cast<int>(Least(255.0F, Most(0.0F, value))));
+  };
+  for (int64_t i = 0; i < size; ++i) {
+    const float r = static_cast<float>(levels->r[i]);
+    const float g = static_cast<float>(levels->g[i]);
+    const float b = static_cast<float>(levels->b[i]);
+    levels->r[i] = level(m[0] * r + m[1] * g + m[2] * b + offset[0]);
+    levels->g[i] = level(m[3] * r + m[4] * g + m[5] * b + offset[1]);
+    levels->b[i] = level(m[6] * r + m[7] * g + m[8] * b + offset[2]);
+  }
+}
+
+// value * weight / 32768, rounded: one instruction of x86 (pmulhrsw).
+KINEFIT_INLINE int16_t RoundedShare(int16_t value, int16_t weight) {
+  return static_cast<int16_t>((((value * weight) >> 14) + 1) >> 1);
+}
+
+KINEFIT_INLINE int16_t Between0And255(int value) {
+  const int16_t level = static_cast<int16_t>(value);
+  const int16_t low = level < 0 ? int16_t{0} : level;
+  return low > 255 ? int16_t{255} : low;
+}
+
+KINEFIT_INLINE void Change(const FixedColorMatrix& color, int64_t size, Levels* levels) {
+  const FixedColorMatrix f = color;
+  const int16_t* m = f.matrix.data();
+  const int16_t* offset = f.offset.data();
+  for (int64_t i = 0; i < size; ++i) {
+    const int16_t r = static_cast<int16_t>(levels->r[i] << 7);
+    const int16_t g = static_cast<int16_t>(levels->g[i] << 7);
+    const int16_t b = static_cast<int16_t>(levels->b[i] << 7);
+    const auto level = [&](int c) {
+      const int16_t sum =
+          static_cast<int16_t>(RoundedShare(r, m[3 * c]) + RoundedShare(g, m[3 * c + 1]) +
+                               RoundedShare(b, m[3 * c + 2]) + offset[c]);
+      return Between0And255(static_cast<int16_t>(sum >> f.fraction));
+    };
+    const int16_t red = level(0);
+    const int16_t green = level(1);
+    const int16_t blue = level(2);
+    levels->r[i] = red;
+    levels->g[i] = green;
+    levels->b[i] = blue;
+  }
+}
+
+KINEFIT_INLINE int16_t Most16(int16_t a, int16_t b) { return a > b ? a : b; }
+KINEFIT_INLINE int16_t Least16(int16_t a, int16_t b) { return a < b ? a : b; }
+
+// A channel of a colour given by hue (in 30ths of a sixth), value and chroma; `shift`: 5, 3, 1 for
+// red, green, blue.
+KINEFIT_INLINE int16_t FromHue(uint16_t hue, int16_t value, int16_t chroma, uint16_t shift) {
+  const uint16_t turned = static_cast<uint16_t>(hue + 30 * shift);
+  const uint16_t around = static_cast<uint16_t>(turned - 180);  // large if there is none
+  const int16_t k = static_cast<int16_t>(turned < around ? turned : around);
+  const int16_t slope = Least16(k, static_cast<int16_t>(120 - k));
+  const int16_t share = Most16(0, Least16(30, slope));
+  // Divided by 30 and rounded: with 17477 / 2^19 exactly, for all that there can be.
+  const int16_t product = static_cast<int16_t>(static_cast<int16_t>(chroma * share) + 14);
+  const int16_t part = static_cast<int16_t>((product * 17477) >> 16);
+  return static_cast<int16_t>(value - (part >> 3));
 }
 
 // H is rounded as in OpenCV's 8-bit HSV, by a fraction of 4096ths that it reads from a table. S
 // would be rounded, too; that is worth half a level at most and is left out.
-KINEFIT_INLINE Rgb TurnHue(float turn, Rgb in) {
-  const float value = Most(in.r, Most(in.g, in.b));
-  const float range = value - Least(in.r, Least(in.g, in.b));
-  float sector = in.r - in.g + 4 * range;
-  sector = value == in.g ? in.b - in.r + 2 * range : sector;
-  sector = value == in.r ? in.g - in.b : sector;
-  const float per_range = Whole(122880.0F / Most(range, 1.0F) + 0.5F);  // 30 << 12
-  constexpr int kAbove = 64;  // keeps what is cut off from being negative
-  const float fraction = sector * per_range + static_cast<float>(2048 + (kAbove << 12));
-  float hue = static_cast<float>((static_cast<int>(fraction) >> 12) - kAbove);
-  hue = hue < 0 ? hue + 180 : hue;
-  hue += turn;
-  hue = hue >= 180 ? hue - 180 : hue;
-  const float sixths = hue * (6.0F / 180.0F);
-  return {FromHue(sixths, value, range, 5), FromHue(sixths, value, range, 3),
-          FromHue(sixths, value, range, 1)};
-}
-
-template <bool kBefore, bool kTurn, bool kAfter>
-KINEFIT_INLINE void TransformColors(const ColorMatrix* before, int turn, const ColorMatrix* after,
-                                    int64_t n, uint8_t* planar) {
-  const ColorMatrix first = kBefore ? *before : ColorMatrix();
-  const ColorMatrix last = kAfter ? *after : ColorMatrix();
-  const float steps = static_cast<float>(turn);
-  constexpr int64_t kChunk = 256;
-  float red[kChunk];
-  float green[kChunk];
-  float blue[kChunk];
-  for (int64_t begin = 0; begin < n; begin += kChunk) {
-    const int64_t size = n - begin < kChunk ? n - begin : kChunk;
-    uint8_t* r = planar + begin;
-    uint8_t* g = r + n;
-    uint8_t* b = g + n;
-    for (int64_t i = 0; i < size; ++i) red[i] = static_cast<float>(r[i]);
-    for (int64_t i = 0; i < size; ++i) green[i] = static_cast<float>(g[i]);
-    for (int64_t i = 0; i < size; ++i) blue[i] = static_cast<float>(b[i]);
-    for (int64_t i = 0; i < size; ++i) {
-      Rgb rgb = {red[i], green[i], blue[i]};
-      if (kBefore) rgb = Transform(first, rgb);
-      if (kTurn) rgb = TurnHue(steps, rgb);
-      if (kAfter) rgb = Transform(last, rgb);
-      red[i] = rgb.r;
-      green[i] = rgb.g;
-      blue[i] = rgb.b;
-    }
-    for (int64_t i = 0; i < size; ++i) r[i] = static_cast<uint8_t>(static_cast<int>(red[i]));
-    for (int64_t i = 0; i < size; ++i) g[i] = static_cast<uint8_t>(static_cast<int>(green[i]));
-    for (int64_t i = 0; i < size; ++i) b[i] = static_cast<uint8_t>(static_cast<int>(blue[i]));
+KINEFIT_INLINE void TurnHue(int turn, int64_t size, Levels* levels) {
+  int16_t value[kChunk];
+  int16_t range[kChunk];
+  int16_t hue[kChunk];
+  for (int64_t i = 0; i < size; ++i) {
+    const int16_t r = levels->r[i];
+    const int16_t g = levels->g[i];
+    const int16_t b = levels->b[i];
+    const int16_t most = Most16(r, Most16(g, b));
+    const int16_t chroma = static_cast<int16_t>(most - Least16(r, Least16(g, b)));
+    const int16_t from_blue = static_cast<int16_t>(r - g + 4 * chroma);
+    const int16_t from_green = static_cast<int16_t>(b - r + 2 * chroma);
+    const int16_t from_red = static_cast<int16_t>(g - b);
+    const int16_t sector = most == g ? from_green : from_blue;
+    value[i] = most;
+    range[i] = chroma;
+    hue[i] = most == r ? from_red : sector;
+  }
+  for (int64_t i = 0; i < size; ++i) {
+    const float per_range = Whole(122880.0F / Most(static_cast<float>(range[i]), 1.0F) + 0.5F);
+    constexpr int kAbove = 64;  // keeps what is cut off from being negative
+    const float fraction =
+        static_cast<float>(hue[i]) * per_range + static_cast<float>(2048 + (kAbove << 12));
+    hue[i] = static_cast<int16_t>((static_cast<int>(fraction) >> 12) - kAbove);
+  }
+  const uint16_t steps = static_cast<uint16_t>(turn);
+  for (int64_t i = 0; i < size; ++i) {
+    const uint16_t found = static_cast<uint16_t>(hue[i]);  // large if it is negative
+    const uint16_t above = static_cast<uint16_t>(found + 180);
+    const uint16_t turned = static_cast<uint16_t>((found < above ? found : above) + steps);
+    const uint16_t around = static_cast<uint16_t>(turned - 180);
+    const uint16_t h = turned < around ? turned : around;
+    levels->r[i] = FromHue(h, value[i], range[i], 5);
+    levels->g[i] = FromHue(h, value[i], range[i], 3);
+    levels->b[i] = FromHue(h, value[i], range[i], 1);
   }
 }
 
 }  // namespace
+
+FixedColorMatrix::FixedColorMatrix(const ColorMatrix& exact) {
+  double factor = 0;
+  double level = 0;
+  for (size_t c = 0; c < 3; ++c) {
+    double sum = std::abs(exact.offset[c]) + 4;  // 4: for what is rounded
+    for (size_t k = 3 * c; k < 3 * c + 3; ++k) {
+      factor = std::max<double>(factor, std::abs(exact.matrix[k]));
+      sum += 255 * std::abs(exact.matrix[k]);
+    }
+    level = std::max(level, sum);
+  }
+  constexpr double kMost = 32767;
+  while (fraction > 0 && std::max(256 * factor, level) * (1 << fraction) > kMost) --fraction;
+  const auto rounded = [&](double value) {
+    return static_cast<int16_t>(std::lrint(std::clamp(value, -kMost, kMost)));
+  };
+  for (size_t k = 0; k < 9; ++k) matrix[k] = rounded(exact.matrix[k] * (256 << fraction));
+  for (size_t c = 0; c < 3; ++c) offset[c] = rounded(exact.offset[c] * (1 << fraction));
+}
 
 KINEFIT_CLONES void PairRow(const uint8_t* rgb, int64_t n, int16_t* pairs) {
   typedef uint8_t Bytes __attribute__((vector_size(16)));
@@ -232,30 +312,31 @@ KINEFIT_CLONES void BlendRows(const int16_t* const* rows, const int16_t* weights
   Blend<4>(rows, weights, n, out);
 }
 
-KINEFIT_CLONES void TransformColorRow(const ColorMatrix* before, int turn, const ColorMatrix* after,
-                                      int64_t n, uint8_t* planar) {
-  if (turn == kNoTurn) {
-    if (before != nullptr) TransformColors<true, false, false>(before, 0, nullptr, n, planar);
-    if (after != nullptr) TransformColors<true, false, false>(after, 0, nullptr, n, planar);
-  } else if (before != nullptr && after != nullptr) {
-    TransformColors<true, true, true>(before, turn, after, n, planar);
-  } else if (before != nullptr) {
-    TransformColors<true, true, false>(before, turn, nullptr, n, planar);
-  } else if (after != nullptr) {
-    TransformColors<false, true, true>(nullptr, turn, after, n, planar);
-  } else {
-    TransformColors<false, true, false>(nullptr, turn, nullptr, n, planar);
+KINEFIT_CLONES void TransformColorRow(const ColorMatrix* before, int turn,
+                                      const FixedColorMatrix* after, int64_t n, uint8_t* planar) {
+  Levels levels;
+  for (int64_t begin = 0; begin < n; begin += kChunk) {
+    const int64_t size = n - begin < kChunk ? n - begin : kChunk;
+    Load(planar + begin, n, size, &levels);
+    if (before != nullptr) ChangeExactly(*before, size, &levels);
+    if (turn != kNoTurn) TurnHue(turn, size, &levels);
+    if (after != nullptr) Change(*after, size, &levels);
+    Store(levels, n, size, planar + begin);
   }
 }
 
-KINEFIT_CLONES int64_t SumRow(const uint8_t* values, int64_t n) {
+int64_t SumRow(const uint8_t* values, int64_t n) {
   int64_t total = 0;
-  for (int64_t i = 0; i < n;) {
-    int32_t sum = 0;
-    const int64_t end = n - i > 65536 ? i + 65536 : n;
-    for (; i < end; ++i) sum += values[i];
-    total += sum;
+  int64_t i = 0;
+#ifdef __SSE2__
+  Eight sums = _mm_setzero_si128();  // two int64
+  for (; i + 16 <= n; i += 16) {
+    const Eight bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values + i));
+    sums = _mm_add_epi64(sums, _mm_sad_epu8(bytes, _mm_setzero_si128()));
   }
+  total = _mm_cvtsi128_si64(sums) + _mm_cvtsi128_si64(_mm_unpackhi_epi64(sums, sums));
+#endif
+  for (; i < n; ++i) total += values[i];
   return total;
 }
 

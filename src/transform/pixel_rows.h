@@ -37,13 +37,24 @@ struct ColorMatrix {
   std::array<float, 3> offset;
 };
 
+// The same in 16 bits: results that are not within a tenth of a level of a whole one are the same,
+// as long as no colour can become brighter than 511 before it is clipped.
+struct FixedColorMatrix {
+  explicit FixedColorMatrix(const ColorMatrix& exact);
+
+  std::array<int16_t, 9> matrix;  // in units of 1 / 256 / 2^fraction
+  std::array<int16_t, 3> offset;  // in units of 1 / 2^fraction
+  int fraction = 6;               // bits; fewer for matrices with large results
+};
+
 constexpr int kNoTurn = -1;
 
 // Applies `before`, then turns the hue by `turn` (0..179) of OpenCV's 180 steps, then applies
 // `after`, each unless it is null or kNoTurn. Turning is what converting to 8-bit HSV, adding to H
-// and converting back does, within one level; it changes colours even if nothing is added.
-void TransformColorRow(const ColorMatrix* before, int turn, const ColorMatrix* after, int64_t n,
-                       uint8_t* planar);
+// and converting back does, within one level; it changes colours even if nothing is added. As it
+// can make several levels of one, what comes before it is exact.
+void TransformColorRow(const ColorMatrix* before, int turn, const FixedColorMatrix* after,
+                       int64_t n, uint8_t* planar);
 
 int64_t SumRow(const uint8_t* values, int64_t n);
 

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <opencv2/imgproc.hpp>
+#include <vector>
 
 #include "random/stream.h"
 #include "transform/compact.h"
@@ -107,6 +110,71 @@ TEST(PixelRowsTest, TurningTheHueEqualsOpenCv) {
       ASSERT_LE(cv::norm(image.ToFrame(), expected, cv::NORM_INF), 1) << red << " " << turn;
     }
   }
+}
+
+// Of brightness, contrast and saturation with factors up to `most`, as jitter joins them.
+ColorMatrix RandomMatrix(double most, RandomStream& random) {
+  const double gain = random.Uniform(0, most) * random.Uniform(0, most);
+  const double saturation = random.Uniform(0, most);
+  const double gray[] = {0.2989, 0.587, 0.114};
+  ColorMatrix color = {};
+  for (size_t k = 0; k < 9; ++k) {
+    color.matrix[k] =
+        static_cast<float>(gain * ((k % 4 == 0 ? saturation : 0) + (1 - saturation) * gray[k % 3]));
+  }
+  color.offset.fill(static_cast<float>(random.Uniform(-most, most) * 100));
+  return color;
+}
+
+TEST(PixelRowsTest, MatricesIn16BitsEqualExactOnes) {
+  RandomStream random(4, "test");
+  int64_t different = 0;
+  int64_t all = 0;
+  for (int i = 0; i < 400; ++i) {
+    const double most = i % 2 == 0 ? 1.5 : 2;
+    const ColorMatrix color = RandomMatrix(most, random);
+    const FixedColorMatrix fixed(color);
+    PlanarImage image = PlanarImage::Of(NoiseFrame({1 + i, 1}, random));
+    const PlanarImage before = image;
+    TransformColorRow(nullptr, kNoTurn, &fixed, image.width, image.row(0));
+    for (int64_t x = 0; x < image.width; ++x) {
+      for (size_t c = 0; c < 3; ++c) {
+        double value = color.offset[c];
+        for (size_t k = 0; k < 3; ++k) {
+          value += static_cast<double>(color.matrix[3 * c + k]) *
+                   before.levels[k * static_cast<size_t>(image.width) + static_cast<size_t>(x)];
+        }
+        const int level = static_cast<int>(std::clamp(value, 0.0, 255.0));
+        const int made =
+            image.levels[c * static_cast<size_t>(image.width) + static_cast<size_t>(x)];
+        ASSERT_LE(std::abs(made - level), 1) << i << " " << x << " " << value;
+        different += made != level ? 1 : 0;
+        ++all;
+      }
+    }
+  }
+  EXPECT_LT(different, all / 12);
+}
+
+// What is left over at the end of a row goes another way than what fills whole vectors.
+TEST(PixelRowsTest, EachPixelIsChangedAlikeWhereverItIs) {
+  RandomStream random(5, "test");
+  const ColorMatrix before = RandomMatrix(1.5, random);
+  const FixedColorMatrix after(RandomMatrix(1.5, random));
+  PlanarImage row = PlanarImage::Of(NoiseFrame({531, 1}, random));
+  const cv::Mat pixels = row.ToFrame();
+  TransformColorRow(&before, 17, &after, row.width, row.row(0));
+  const cv::Mat changed = row.ToFrame();
+  for (int x = 0; x < pixels.cols; ++x) {
+    PlanarImage one = PlanarImage::Of(pixels.col(x).clone());
+    TransformColorRow(&before, 17, &after, 1, one.row(0));
+    ASSERT_EQ(one.ToFrame().at<cv::Vec3b>(0), changed.at<cv::Vec3b>(x)) << x;
+  }
+}
+
+TEST(PixelRowsTest, SumsRowsOfAnyLength) {
+  std::vector<uint8_t> values(100, 255);
+  for (int64_t n = 0; n <= 100; ++n) EXPECT_EQ(SumRow(values.data(), n), 255 * n);
 }
 
 }  // namespace
