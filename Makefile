@@ -1,12 +1,14 @@
 # make build   ./build/kinefit            make test    build and run the tests
 # make demo    the whole job on the built-in set (under 8 minutes on two cores after the build)
 # make soak    the long tests             make bench   planning and loading times
+# make build-cuda   everything, linked to a LibTorch 2.x with CUDA (docs/libtorch.md)
 # make asan | tsan | ubsan                the tests under a sanitizer
 # make fuzz                               each reader for FUZZ_SECONDS (60) on one core
 # make check   structure, registration     make tidy    clang-format and clang-tidy
-.PHONY: build test demo soak bench check tidy asan tsan ubsan fuzz clean
+.PHONY: build build-cuda test demo soak bench check tidy asan tsan ubsan fuzz clean
 
-BUILD ?= build
+# TORCH_DIR=FOLDER: another LibTorch than Debian's, in a build folder of its own (docs/libtorch.md).
+BUILD ?= $(if $(TORCH_DIR),build-torch2,build)
 CONFIGURE = cmake -G Ninja -S . -B $(BUILD) $(if $(TORCH_DIR),-DTORCH_DIR=$(TORCH_DIR))
 
 build:
@@ -20,12 +22,17 @@ test:
 	@ninja -C $(BUILD)
 	@cd $(BUILD) && ctest --output-on-failure
 
+build-cuda:
+	@./setup.sh
+	@cmake --preset cuda $(if $(TORCH_DIR),-DTORCH_DIR=$(TORCH_DIR)) > /dev/null
+	@ninja -C build-cuda
+
 demo: build
 	@scripts/demo.sh
 
 soak:
 	@./setup.sh --test
-	@cmake -G Ninja -S . -B $(BUILD)-soak -DKINEFIT_SLOW=ON > /dev/null
+	@cmake -G Ninja -S . -B $(BUILD)-soak $(if $(TORCH_DIR),-DTORCH_DIR=$(TORCH_DIR)) -DKINEFIT_SLOW=ON > /dev/null
 	@ninja -C $(BUILD)-soak
 	@cd $(BUILD)-soak && ctest --output-on-failure -L slow
 
@@ -55,4 +62,4 @@ fuzz:
 	@scripts/fuzz.sh $(BUILD)-fuzz
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-ubsan $(BUILD)-soak $(BUILD)-fuzz
+	rm -rf $(BUILD) build-cuda $(BUILD)-asan $(BUILD)-tsan $(BUILD)-ubsan $(BUILD)-soak $(BUILD)-fuzz

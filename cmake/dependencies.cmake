@@ -3,23 +3,7 @@
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 
-# LibTorch. Debian's CMake package drags in unrelated requirements, so its libraries are named here;
-# a LibTorch given by TORCH_DIR brings a package that works.
-if(TORCH_DIR)
-  list(APPEND CMAKE_PREFIX_PATH "${TORCH_DIR}")
-  find_package(Torch REQUIRED)
-  add_library(kinefit_torch INTERFACE)
-  target_include_directories(kinefit_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
-  target_link_libraries(kinefit_torch INTERFACE ${TORCH_LIBRARIES})
-else()
-  find_library(TORCH_CPU_LIBRARY torch_cpu REQUIRED)
-  find_library(C10_LIBRARY c10 REQUIRED)
-  find_path(TORCH_INCLUDE ATen/ATen.h REQUIRED)
-  add_library(kinefit_torch INTERFACE)
-  target_include_directories(kinefit_torch SYSTEM INTERFACE
-    ${TORCH_INCLUDE} ${TORCH_INCLUDE}/torch/csrc/api/include)
-  target_link_libraries(kinefit_torch INTERFACE ${TORCH_CPU_LIBRARY} ${C10_LIBRARY})
-endif()
+include(cmake/libtorch.cmake)
 
 # What LibTorch's headers of its process groups need to be told, and Gloo's, which they include and
 # LibTorch's packages leave out. The code itself is in LibTorch.
@@ -47,6 +31,14 @@ target_link_libraries(kinefit_opencv INTERFACE ${OPENCV_IMGPROC} ${OPENCV_CORE})
 
 find_package(tomlplusplus REQUIRED)
 find_package(fmt REQUIRED)
+# For what includes LibTorch as well: packages of PyTorch bring the headers of another fmt, which come
+# first and have no library.
+add_library(kinefit_fmt INTERFACE)
+if(TORCH_DIR OR KINEFIT_CUDA)
+  target_link_libraries(kinefit_fmt INTERFACE fmt::fmt-header-only)
+else()
+  target_link_libraries(kinefit_fmt INTERFACE fmt::fmt)
+endif()
 find_path(CLI11_INCLUDE CLI/CLI.hpp REQUIRED)
 find_path(NLOHMANN_INCLUDE nlohmann/json.hpp REQUIRED)
 find_package(GTest REQUIRED)

@@ -8,6 +8,12 @@
 add_library(kinefit_flags INTERFACE)
 target_compile_options(kinefit_flags INTERFACE -Wall -Wextra -Wpedantic -Werror
   -fPIC -fpch-preprocess)
+if(CMAKE_CXX_STANDARD GREATER 17 AND CMAKE_CXX_COMPILER_ID STREQUAL GNU
+    AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # False alarms over "text" + std::string in C++20 (GCC's bug 105651).
+  target_compile_options(kinefit_flags INTERFACE -Wno-restrict -Wno-stringop-overflow
+    -Wno-stringop-overread -Wno-array-bounds)
+endif()
 if(KINEFIT_SANITIZE)
   target_compile_options(kinefit_flags INTERFACE -fsanitize=${KINEFIT_SANITIZE}
     -fno-omit-frame-pointer)
@@ -23,6 +29,9 @@ add_library(kinefit_torch_pch OBJECT ${CMAKE_SOURCE_DIR}/cmake/torch_pch.cc)
 target_link_libraries(kinefit_torch_pch PRIVATE kinefit_flags kinefit_torch)
 target_precompile_headers(kinefit_torch_pch PRIVATE <ATen/ATen.h> <string> <vector> <map>
   <functional> <memory>)
+if(TORCH_DIR OR KINEFIT_CUDA)  # ATen.h of 1.13 includes it, of 2.x no longer
+  target_precompile_headers(kinefit_torch_pch PRIVATE <ATen/core/grad_mode.h>)
+endif()
 
 function(kinefit_library name)
   cmake_parse_arguments(ARG "TORCH" "" "FOLDERS;PACKAGES" ${ARGN})

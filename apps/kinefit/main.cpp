@@ -13,6 +13,7 @@
 #include <string>
 
 #include "apps/kinefit/commands.h"
+#include "apps/kinefit/version.h"
 #include "files/error.h"
 #include "memory/cpu_allocator.h"
 
@@ -71,7 +72,7 @@ int Run(int argc, char** argv) {
       "`kinefit config keys` lists every option of a configuration.",
       "kinefit");
   app.require_subcommand(1);
-  app.set_version_flag("--version", "kinefit " KINEFIT_VERSION);
+  app.set_version_flag("--version", VersionText());
   int exit_code = kExitOk;
   AddTrainCommand(app, &exit_code);
   AddLaunchCommand(app, &exit_code);

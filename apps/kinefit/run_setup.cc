@@ -1,6 +1,5 @@
 #include "apps/kinefit/run_setup.h"
 
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -21,7 +20,10 @@
 #include "apps/kinefit/commands.h"
 #include "checkpoint/checkpoint.h"
 #include "files/error.h"
+#include "memory/bytes.h"
 #include "memory/cpu_allocator.h"
+#include "memory/cuda_constants.h"
+#include "memory/gpu.h"
 #include "memory/plan.h"
 
 namespace kinefit {
@@ -109,6 +111,20 @@ void ApplyMemoryBudget(const Config& config) {
   SetMemoryBudget(config.device == "cpu" ? DefaultBudget(config) : 0);
 }
 
+void ApplyGpuBudget(const Config& config, int64_t world) {
+  if (config.device == "cpu" || config.memory.budget.empty()) return;
+  CudaProcess process;
+  process.devices = static_cast<int>(world);
+  const int64_t outside = OutsideBytes(process).planned;
+  const int64_t budget = DefaultBudget(config);
+  if (budget <= outside) {
+    throw Error(
+        "what CUDA takes for itself, about " + FormatAmount(outside) + ", is more than that",
+        "memory.budget = \"" + config.memory.budget + "\"", "allow more memory");
+  }
+  LimitGpuMemory(config.device, budget - outside);
+}
+
 at::TensorOptions NetworkOptions(const Config& config) {
   at::Device device(at::kCPU);
   try {
@@ -117,10 +133,7 @@ at::TensorOptions NetworkOptions(const Config& config) {
     throw Error("\"" + config.device + "\" is not a device", "device",
                 "use \"cpu\", \"cuda\" or \"cuda:N\"");
   }
-  if (device.is_cuda() && !at::hasCUDA()) {
-    throw Error("this build or this machine has no CUDA", "device = \"" + config.device + "\"",
-                "use device = \"cpu\", or build against a LibTorch with CUDA");
-  }
+  UseGpu(config.device);
   return at::TensorOptions(at::kFloat).device(device);
 }
 

@@ -46,7 +46,12 @@ class Ranks {
 void ApplyMemoryBudget(Config& config, int64_t ranks);
 void ApplyMemoryBudget(const Config& config);
 
-// float32 on config.device. Throws Error if that device does not exist here.
+// Lets tensors on the GPU have memory.budget, less what CUDA and NCCL take beside them in a run of
+// `world` ranks, and no more. Does nothing on the CPU and without memory.budget.
+void ApplyGpuBudget(const Config& config, int64_t world);
+
+// float32 on config.device, which is this process's from now on. Throws Error if that device does
+// not exist here.
 at::TensorOptions NetworkOptions(const Config& config);
 
 // Makes the folder if need be. Throws Error if it cannot be written to; `option` is the one that

@@ -92,6 +92,8 @@ int RunTest(const Arguments& arguments) {
   Validate(config, &loaded.provenance);
   SetThreads(config, environment.local_world);
   ApplyMemoryBudget(config, environment.local_world);
+  NetworkOptions(config);  // a GPU that is not there is told before the others are met
+  ApplyGpuBudget(config, environment.world);
   Ranks ranks(environment, config);
   return ranks.Run([&] { return TestOnRank(arguments, config, ranks.group()); });
 }

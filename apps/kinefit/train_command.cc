@@ -283,6 +283,8 @@ int RunTrain(const ConfigArguments& arguments) {
   ValidateTraining(config, &loaded.provenance);
   SetThreads(config, environment.local_world);
   ApplyMemoryBudget(config, environment.local_world);
+  NetworkOptions(config);  // a GPU that is not there is told before the others are met
+  ApplyGpuBudget(config, environment.world);
   Ranks ranks(environment, config);
   return ranks.Run([&] { return TrainOnRank(config, ranks.group()); });
 }

@@ -60,7 +60,7 @@ std::vector<std::string> AwaitAll(const RankEnvironment& environment, const Stor
   const auto key = [](int64_t rank) { return "here/" + std::to_string(rank); };
   const std::string self = WhoAmI();
   std::vector<std::string> who;
-  store->set(key(environment.rank), {self.begin(), self.end()});
+  store->set(key(environment.rank), std::vector<uint8_t>(self.begin(), self.end()));
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   for (int64_t rank = 0; rank < environment.world; ++rank) {
     const auto left =

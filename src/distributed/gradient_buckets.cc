@@ -3,6 +3,8 @@
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 #include <utility>
 
+#include "libtorch/versions.h"
+
 namespace kinefit {
 namespace {
 
@@ -77,16 +79,14 @@ std::vector<std::vector<size_t>> AssignBuckets(const std::vector<at::Tensor>& pa
 }
 
 // The Reducer, which keeps its state from its users but not from those that derive from it.
-class GradientBuckets::Buckets : public c10d::Reducer {
+class GradientBuckets::Buckets : public BucketReducer<c10d::Reducer, c10d::ProcessGroup> {
  public:
   Buckets(const std::vector<at::Tensor>& parameters,
           const std::vector<std::vector<size_t>>& assignment, double bucket_bytes,
           const ProcessGroup& group)
-      : c10d::Reducer(parameters, assignment, std::vector<size_t>(assignment.size(), 0),
+      : BucketReducer(parameters, assignment,
                       group ? group : ProcessGroup(c10::make_intrusive<NoGroup>()),
-                      std::vector<bool>(parameters.size(), false),
-                      static_cast<int64_t>(bucket_bytes), /*find_unused_parameters=*/false,
-                      /*gradient_as_bucket_view=*/true, {}, c10d::kDefaultFirstBucketBytes) {
+                      static_cast<int64_t>(bucket_bytes), c10d::kDefaultFirstBucketBytes) {
     has_rebuilt_bucket_ = true;  // the order is known: it is not to collect what it would take
     auto hook = std::make_unique<SumHook>(group, &sent_);
     hook_ = hook.get();

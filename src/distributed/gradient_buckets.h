@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "distributed/c10d_version.h"
+#include "distributed/process_group.h"
 
 namespace kinefit {
 

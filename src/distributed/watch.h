@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "distributed/c10d_version.h"
+#include "distributed/process_group.h"
 #include "distributed/environment.h"
 
 namespace kinefit {

@@ -10,6 +10,7 @@
 
 #include "distributed/pack.h"
 #include "files/error.h"
+#include "memory/gpu.h"
 
 namespace kinefit {
 namespace {
@@ -151,10 +152,13 @@ Scored ScoreShare(Network& network, const Dataset& dataset, const Config& config
   Batch batch;
   while (loader.Next(&batch)) {
     Heartbeat::Own().Enter(RankPhase::kValidating);
-    const NetworkOutput output = InferLogits(network, {batch.imgs, batch.heatmap_imgs},
-                                             std::max<int64_t>(config.eval.batch_size, 1),
-                                             static_cast<uint64_t>(config.seed));
-    const auto scores = FuseScores(output, batch.clips, config.eval);
+    std::vector<std::pair<std::string, at::Tensor>> scores;
+    WithMemoryErrors([&] {
+      const NetworkOutput output = InferLogits(network, {batch.imgs, batch.heatmap_imgs},
+                                               std::max<int64_t>(config.eval.batch_size, 1),
+                                               static_cast<uint64_t>(config.seed));
+      scores = FuseScores(output, batch.clips, config.eval);
+    });
     if (result.streams.empty()) {
       for (const auto& [name, rows] : scores) result.streams.emplace_back(name, ScoreTable{});
     }
@@ -243,7 +247,7 @@ Scored ScoreTogether(Group& group, const std::function<Scored()>& score) {
   if (troubles[1] > 0) throw StopAsked();
   if (troubles[0] > 0) {
     if (failure.empty()) failure = "out of memory on another rank";
-    throw c10::OutOfMemoryError(failure, /*backtrace=*/"");
+    throw c10::OutOfMemoryError(failure, /*backtrace=*/{});
   }
   return scored;
 }

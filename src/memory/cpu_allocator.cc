@@ -1,6 +1,5 @@
 #include "memory/cpu_allocator.h"
 
-#include <c10/core/Allocator.h>
 #include <c10/util/Exception.h>
 
 #include <array>
@@ -11,6 +10,7 @@
 #include <mutex>
 #include <string>
 
+#include "libtorch/versions.h"
 #include "memory/allocation_faults.h"
 #include "memory/block_cache.h"
 
@@ -53,7 +53,7 @@ std::string Amount(int64_t bytes) {
       "; " + Amount(current_bytes.load(std::memory_order_relaxed));
   if (budget > 0) text += " of the budget of " + Amount(budget);
   // No backtrace: making one takes milliseconds and memory.
-  throw c10::OutOfMemoryError(text + " are in use" + why, /*backtrace=*/"");
+  throw c10::OutOfMemoryError(text + " are in use" + why, /*backtrace=*/{});
 }
 
 // Adds to what is alive unless the budget forbids it. Returns what is alive then, -1 if forbidden.
@@ -140,7 +140,7 @@ void* TakeReserved(size_t bytes) {
   return block->data();
 }
 
-void* Allocate(size_t bytes) {
+void* Take(size_t bytes) {
   if (uses_of_reserve > 0 && bytes < kCachedFrom) {
     if (void* data = TakeReserved(bytes)) return data;
   }
@@ -159,13 +159,15 @@ void* Allocate(size_t bytes) {
   return block->data();
 }
 
-class CpuAllocator final : public c10::Allocator {
+class CpuAllocator final : public TensorAllocator {
  public:
-  c10::DataPtr allocate(size_t bytes) const override {
-    void* data = bytes == 0 ? nullptr : Allocate(bytes);
+  c10::DeleterFnPtr raw_deleter() const override { return &Release; }
+
+ protected:
+  c10::DataPtr Allocate(size_t bytes) const override {
+    void* data = bytes == 0 ? nullptr : Take(bytes);
     return {data, data, &Release, c10::Device(c10::DeviceType::CPU)};
   }
-  c10::DeleterFnPtr raw_deleter() const override { return &Release; }
 };
 
 }  // namespace

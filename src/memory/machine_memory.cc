@@ -5,6 +5,7 @@
 #include <string>
 
 #include "memory/bytes.h"
+#include "memory/gpu.h"
 #include "memory/plan.h"
 
 namespace kinefit {
@@ -44,7 +45,7 @@ int64_t MachineMemory() {
 
 int64_t DefaultBudget(const Config& config) {
   if (!config.memory.budget.empty()) return ParseBytes(config.memory.budget, "memory.budget");
-  if (config.device != "cpu") return 0;
+  if (config.device != "cpu") return GpuMemory(config.device);
   return std::max<int64_t>(MachineMemory() - kProgramReserve, 1);
 }
 

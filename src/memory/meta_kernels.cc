@@ -1,15 +1,18 @@
 #include "memory/meta_kernels.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/native/ConvUtils.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <tuple>
 
-#include "memory/convolution_scratch.h"
+#include "libtorch/versions.h"
 #include "memory/trace.h"
+#include "onednn/convolution_scratch.h"
 #include "ops/batch_norm.h"
 
 namespace kinefit {
@@ -18,7 +21,7 @@ namespace {
 using at::IntArrayRef;
 using at::Tensor;
 using at::native::ConvBackend;
-using OptionalTensor = c10::optional<Tensor>;
+using OptionalTensor = Optional<Tensor>;
 using TensorTriple = std::tuple<Tensor, Tensor, Tensor>;
 
 KernelModel kernel_model = KernelModel::kCpu;
@@ -64,9 +67,8 @@ ConvBackend CpuBackend(const Tensor& input, const Tensor& weight, const Convolut
   const auto stand_in = [](const Tensor& t) {
     return at::from_blob(&nothing, t.sizes(), t.strides(), at::dtype(t.dtype()));
   };
-  return at::native::select_conv_backend(stand_in(input), stand_in(weight), c10::nullopt,
-                                         conv.stride, conv.padding, conv.dilation, conv.transposed,
-                                         conv.output_padding, conv.groups);
+  return SelectConvolution(stand_in(input), stand_in(weight), conv.stride, conv.padding,
+                           conv.dilation, conv.transposed, conv.output_padding, conv.groups);
 }
 
 std::vector<int64_t> OutputSizes(const Tensor& input, const Tensor& weight,
@@ -83,8 +85,15 @@ std::vector<int64_t> OutputSizes(const Tensor& input, const Tensor& weight,
 ConvolutionShape OneDnnShape(const Tensor& input, const Tensor& weight, IntArrayRef output,
                              const Convolution& conv, bool bias) {
   TORCH_CHECK(conv.groups == 1, "rehearsal: grouped convolutions are not modelled");
-  return {input.scalar_type(), input.sizes().vec(), weight.sizes().vec(), output.vec(),
-          conv.stride.vec(),   conv.padding.vec(),  conv.dilation.vec(),  bias};
+  return {input.scalar_type() == at::kBFloat16,
+          input.sizes().vec(),
+          weight.sizes().vec(),
+          output.vec(),
+          conv.stride.vec(),
+          conv.padding.vec(),
+          conv.dilation.vec(),
+          bias,
+          at::get_num_threads()};
 }
 
 // What LibTorch's oneDNN convolutions allocate, in their order: copies of the operands in blocked
@@ -100,6 +109,11 @@ Tensor RunOneDnn(ConvolutionPass pass, const ConvolutionShape& shape, IntArrayRe
     result = Block(scratch.result);
   }
   const Tensor dense = at::empty(sizes, options);
+  const bool strided = std::any_of(shape.stride.begin(), shape.stride.end(),
+                                   [](int64_t stride) { return stride > 1; });
+  if (kBringsOneDnn3 && pass == ConvolutionPass::kBackwardInput && strided && sizes.size() == 5) {
+    return dense.as_strided(sizes, c10::get_channels_last_strides_3d(sizes)).contiguous();
+  }
   return dense.as_strided(sizes, scratch.result_strides).contiguous();
 }
 
@@ -179,6 +193,32 @@ TensorTriple Transposed3dBackward(const Tensor& grad_output, const Tensor& input
   return {grad_input, grad_weight, grad_bias};
 }
 
+// A transposed convolution is to oneDNN the gradient of the convolution that leads back.
+ConvolutionShape ShapeLeadingBack(const Tensor& input, const Tensor& weight, IntArrayRef output,
+                                  const Convolution& conv) {
+  ConvolutionShape shape = OneDnnShape(input, weight, input.sizes(), conv, false);
+  shape.input = output.vec();
+  return shape;
+}
+
+TensorTriple OneDnnTransposedBackward(const Tensor& grad_output_, const Tensor& input_,
+                                      const Tensor& weight, const Convolution& conv,
+                                      std::array<bool, 3> mask) {
+  const Tensor grad_output = grad_output_.contiguous();
+  const Tensor input = input_.contiguous();
+  const ConvolutionShape shape = ShapeLeadingBack(input, weight, grad_output.sizes(), conv);
+  Tensor grad_input, grad_weight, grad_bias;
+  if (mask[0]) {
+    grad_input = RunOneDnn(ConvolutionPass::kForward, shape, input.sizes(), input.options());
+  }
+  if (mask[1] || mask[2]) {
+    grad_weight =
+        RunOneDnn(ConvolutionPass::kBackwardWeight, shape, weight.sizes(), weight.options());
+  }
+  if (mask[2]) grad_bias = at::empty({weight.size(1)}, weight.options());
+  return {grad_input, grad_weight, grad_bias};
+}
+
 [[noreturn]] void Unmodelled(const Tensor& input, const Tensor& weight) {
   TORCH_CHECK(false, "rehearsal: the CPU kernel of the convolution of ", input.sizes(), " with ",
               weight.sizes(), " is not modelled");
@@ -191,7 +231,13 @@ Tensor ConvolutionForward(const Tensor& input, const Tensor& weight, const Optio
   const std::vector<int64_t> output = OutputSizes(input, weight, conv);
   const Tensor bias = bias_.value_or(Tensor());
   if (kernel_model == KernelModel::kCuda) return at::empty(output, input.options());
-  switch (CpuBackend(input, weight, conv)) {
+  const ConvBackend backend = CpuBackend(input, weight, conv);
+  if (IsOneDnnTransposed(backend)) {
+    const Tensor dense = input.contiguous();
+    return RunOneDnn(ConvolutionPass::kBackwardInput, ShapeLeadingBack(dense, weight, output, conv),
+                     output, input.options());
+  }
+  switch (backend) {
     case ConvBackend::Mkldnn: {
       const Tensor dense = input.contiguous();
       return RunOneDnn(ConvolutionPass::kForward,
@@ -240,7 +286,11 @@ TensorTriple ConvolutionBackward(const Tensor& grad_output, const Tensor& input,
     if (mask[2]) grad_bias = at::empty({grad_output.size(1)}, weight.options());
     return {gradient(mask[0], input), gradient(mask[1], weight), grad_bias};
   }
-  switch (CpuBackend(input, weight, conv)) {
+  const ConvBackend backend = CpuBackend(input, weight, conv);
+  if (IsOneDnnTransposed(backend)) {
+    return OneDnnTransposedBackward(grad_output, input, weight, conv, mask);
+  }
+  switch (backend) {
     case ConvBackend::Mkldnn:
       return OneDnnBackward(grad_output, input, weight, conv, mask);
     case ConvBackend::Slow3d:
@@ -333,7 +383,7 @@ Tensor AdaptiveAveragePool3dBackward(const Tensor& grad_output, const Tensor& in
 
 // ---- Random masks and indexing ------------------------------------------------------------------
 
-Tensor& BernoulliInPlace(Tensor& self, double, c10::optional<at::Generator>) { return self; }
+Tensor& BernoulliInPlace(Tensor& self, double, Optional<at::Generator>) { return self; }
 
 Tensor& MaskedFillInPlace(Tensor& self, const Tensor&, const at::Scalar&) { return self; }
 
@@ -356,7 +406,9 @@ Tensor& MaskedScatterInPlace(Tensor& self, const Tensor&, const Tensor&) { retur
 void ForeachScalarInPlace(at::TensorList, const at::Scalar&) {}
 void ForeachListInPlace(at::TensorList, at::TensorList, const at::Scalar&) {}
 
-std::vector<Tensor> ForeachNorm(at::TensorList tensors, const at::Scalar&) {
+// Later versions also pass the type of the result.
+template <typename... ResultType>
+std::vector<Tensor> ForeachNorm(at::TensorList tensors, const at::Scalar&, ResultType...) {
   std::vector<Tensor> norms;
   for (const Tensor& tensor : tensors) norms.push_back(at::empty({}, tensor.options()));
   return norms;
@@ -401,7 +453,8 @@ void RegisterMetaKernels() {
     Register(*made, "index_select", TORCH_FN(IndexSelect));
     Register(*made, "_foreach_mul_", TORCH_FN(ForeachScalarInPlace), "Scalar");
     Register(*made, "_foreach_add_", TORCH_FN(ForeachListInPlace), "List");
-    Register(*made, "_foreach_norm", TORCH_FN(ForeachNorm), "Scalar");
+    at::_ops::_foreach_norm_Scalar::schema* const norm = ForeachNorm;
+    Register(*made, "_foreach_norm", norm, "Scalar");
     return made;
   }();
   (void)library;

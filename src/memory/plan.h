@@ -69,7 +69,8 @@ void Apply(const Plan& plan, Config* config);
 std::vector<Plan> Fallbacks(const PlanReport& report, const Plan& current);
 
 // The bytes a run may use: memory.budget if it is set, else what the CPU's machine or container
-// has, less a reserve for the program itself. 0 for a GPU without memory.budget: unknown here.
+// has, less a reserve for the program itself, or what is free on the GPU. 0: there is no such GPU
+// here.
 int64_t DefaultBudget(const Config& config);
 
 // Physical memory, or the container's limit (cgroup v1 or v2) if that is less; bytes.

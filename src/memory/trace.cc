@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <mutex>
 
+#include "libtorch/versions.h"
 #include "ops/layer_scope.h"
 
 namespace kinefit {
@@ -27,9 +28,8 @@ void Release(void* context) {
   delete ticket;
 }
 
-class TracingAllocator final : public c10::Allocator {
- public:
-  c10::DataPtr allocate(size_t bytes) const override {
+class TracingAllocator final : public TensorAllocator {
+  c10::DataPtr Allocate(size_t bytes) const override {
     const c10::Device meta(c10::DeviceType::Meta);
     if (recording == nullptr || bytes == 0) return {nullptr, nullptr, &Release, meta};
     auto* ticket = new Ticket{recording_serial, recording->Allocated(static_cast<int64_t>(bytes))};

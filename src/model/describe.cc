@@ -18,7 +18,7 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
 std::string WithCommas(int64_t value) {
   std::string text = std::to_string(value);
   for (int64_t i = static_cast<int64_t>(text.size()) - 3; i > 0; i -= 3) {
-    text.insert(static_cast<size_t>(i), ",");
+    text.insert(static_cast<size_t>(i), 1, ',');
   }
   return text;
 }

@@ -1,11 +1,12 @@
 #include "ops/attention.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/Allocator.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <vector>
+
+#include "libtorch/versions.h"
 
 namespace kinefit {
 namespace {
@@ -107,22 +108,22 @@ TEST(AttentionTest, Bfloat16AccumulatesInFloat) {
 }
 
 // Counts what is allocated on the meta device.
-class MetaCounter final : public c10::Allocator {
+class MetaCounter final : public TensorAllocator {
  public:
   static inline int64_t live = 0;
   static inline int64_t peak = 0;
   static inline int64_t largest = 0;
 
-  c10::DataPtr allocate(size_t bytes) const override {
+  c10::DeleterFnPtr raw_deleter() const override { return &Release; }
+
+ private:
+  c10::DataPtr Allocate(size_t bytes) const override {
     const auto size = static_cast<int64_t>(bytes);
     live += size;
     peak = std::max(peak, live);
     largest = std::max(largest, size);
     return {nullptr, new int64_t(size), &Release, at::Device(at::kMeta)};
   }
-  c10::DeleterFnPtr raw_deleter() const override { return &Release; }
-
- private:
   static void Release(void* context) {
     const auto* size = static_cast<int64_t*>(context);
     live -= *size;

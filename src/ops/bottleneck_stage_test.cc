@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "libtorch/versions.h"
 #include "ops/max_pool.h"
 
 namespace kinefit {
@@ -173,10 +174,12 @@ TEST(BottleneckStage, HasTheBitsOfThePlainComposition) {
     const Outcome plain = Measure(
         at::kFloat, [&](const auto& x, const auto& blocks) { return PlainStage(x, blocks, mode); },
         at::kFloat);
+    const Outcome first = Measure(at::kFloat, Lean(kKeeps[0], mode), at::kFloat);
     for (const Keep keep : kKeeps) {
       SCOPED_TRACE(c10::str("keep ", static_cast<int>(keep), " training ", training));
       const Outcome lean = Measure(at::kFloat, Lean(keep, mode), at::kFloat);
-      if (training) {
+      ExpectSameBits(lean, first);
+      if (training && kBatchNormRoundsAs113) {
         ExpectSameBits(lean, plain);
       } else {
         ExpectClose(lean, plain, 1e-6);
@@ -309,7 +312,12 @@ TEST(ConvNormRelu, HasTheBitsOfThePlainComposition) {
                              layer.bn.beta.grad(), layer.bn.running_mean, layer.bn.running_var});
         }
         for (size_t i = 0; i < results[0].size(); ++i) {
-          EXPECT_TRUE(at::equal(results[0][i], results[1][i])) << i << transposed << relu << keep;
+          const at::Tensor& plain = results[0][i];
+          const at::Tensor& lean = results[1][i];
+          const bool same = kBatchNormRoundsAs113 ? at::equal(plain, lean)
+                                                  : at::norm(plain - lean).item<double>() <=
+                                                        1e-6 * at::norm(plain).item<double>();
+          EXPECT_TRUE(same) << i << transposed << relu << keep;
         }
       }
     }

@@ -3,6 +3,7 @@
 #include <memory>
 #include <utility>
 
+#include "libtorch/versions.h"
 #include "ops/blocked.h"
 #include "ops/gradient_node.h"
 #include "ops/layer_scope.h"
@@ -10,7 +11,8 @@
 namespace kinefit {
 
 at::ScalarType ArithmeticType(const at::Tensor& x, const ConvNorm& layer) {
-  return layer.geometry.transposed && !x.is_cuda() ? layer.weight.scalar_type() : x.scalar_type();
+  const bool exact = layer.geometry.transposed || IsWrongInBfloat16(x, layer.weight);
+  return exact && !x.is_cuda() ? layer.weight.scalar_type() : x.scalar_type();
 }
 
 namespace {
@@ -59,8 +61,8 @@ ConvolutionGradients ConvolveBackward(const at::Tensor& grad, const at::Tensor& 
   const ConvolutionGeometry& g = layer.geometry;
   const at::ScalarType type = ArithmeticType(x, layer);
   auto [input, weight, bias] = at::convolution_backward(
-      grad.to(type), x.to(type), layer.weight.to(type), c10::nullopt, g.stride, g.padding,
-      {1, 1, 1}, g.transposed, g.output_padding, /*groups=*/1, {want_input, true, false});
+      grad.to(type), x.to(type), layer.weight.to(type), {}, g.stride, g.padding, {1, 1, 1},
+      g.transposed, g.output_padding, /*groups=*/1, {want_input, true, false});
   if (want_input) input = input.to(x.scalar_type());
   if (want_input && add_to.defined()) input = add_to.add_(input);
   return {std::move(input), weight.to(layer.weight.scalar_type())};

@@ -38,8 +38,8 @@ struct BatchNormMode {
   const SumOverRanks* sum = nullptr;
 };
 
-// What the layer's convolution of `x` computes in: LibTorch's CPU kernel for transposed
-// convolutions knows no 16-bit types.
+// What the layer's convolution of `x` computes in: LibTorch's CPU kernels cannot do every
+// convolution in 16 bits: 1.13 no transposed one, 2.x see IsWrongInBfloat16.
 at::ScalarType ArithmeticType(const at::Tensor& x, const ConvNorm& layer);
 
 // Plain convolution of x [N, in, T, H, W] in x's dtype (the weight is cast to it), or of a blocked

@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include "libtorch/versions.h"
 #include "ops/layer_scope.h"
 
 namespace kinefit {
@@ -61,8 +62,8 @@ bool NeedsGradient(const Tensors& inputs) {
 }
 
 void Attach(GradientNode* owned, const Tensors& inputs, at::Tensor& output) {
-  // LibTorch's deleter takes long graphs apart without recursion.
-  const std::shared_ptr<GradientNode> node(owned, torch::autograd::deleteNode);
+  using Owner = decltype(torch::autograd::Edge::function);
+  const Owner node = OwnNode<Owner>(static_cast<torch::autograd::Node*>(owned));
   node->set_next_edges(torch::autograd::collect_next_edges(inputs));
   torch::autograd::create_gradient_edge(output, node);
 }

@@ -6,6 +6,7 @@
 
 #include "memory/cpu_allocator.h"
 #include "memory/format_plan.h"
+#include "memory/gpu.h"
 #include "train/step_rehearsal.h"
 
 namespace kinefit {
@@ -15,6 +16,11 @@ namespace {
 constexpr int kPlanningAttempts = 10;
 // The alternatives are to need so much less than what failed.
 constexpr double kLess = 0.9;
+
+void ReleaseCaches() {
+  ReleaseCache();
+  ReleaseGpuCache();
+}
 
 }  // namespace
 
@@ -26,7 +32,7 @@ std::string PlanText(const Plan& plan) {
 }
 
 Recovery::Decision Recovery::AfterStep(int64_t iteration, const std::string& what, Config* config) {
-  ReleaseCache();
+  ReleaseCaches();
   Decision decision;
   decision.go_on = true;
   if (failed_iteration_ != iteration) {
@@ -56,7 +62,7 @@ Recovery::Decision Recovery::AfterStep(int64_t iteration, const std::string& wha
 }
 
 Recovery::Decision Recovery::AfterValidation(const std::string& what, Config* config) {
-  ReleaseCache();
+  ReleaseCaches();
   Decision decision;
   decision.go_on = true;
   if (!validation_failed_) {
@@ -95,7 +101,7 @@ void Recovery::FindAlternatives(const Config& config) {
       alternatives_ = Fallbacks(MakePlan(open, request, rehearse), current);
       return;
     } catch (const c10::OutOfMemoryError&) {
-      ReleaseCache();
+      ReleaseCaches();
     }
   }
 }

@@ -4,6 +4,7 @@
 #include <new>
 
 #include "files/error.h"
+#include "memory/gpu.h"
 #include "model/loss.h"
 #include "random/stream.h"
 #include "train/gradient_norm.h"
@@ -139,7 +140,8 @@ StepResult TrainStep::RunAlone(int64_t iteration, double lr,
     ClearGradients();
   };
   try {
-    StepResult result = Attempt(iteration, lr, next, &undo);
+    StepResult result;
+    WithMemoryErrors([&] { result = Attempt(iteration, lr, next, &undo); });
     finish();
     return result;
   } catch (...) {

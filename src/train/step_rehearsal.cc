@@ -184,7 +184,9 @@ class RehearsedRun {
       if (block.born <= end) blocks.push_back(block);
     }
     result->reserved = ReplayOnCuda(blocks).at_peak.reserved;
-    result->outside = OutsideBytes(CudaProcess{}).planned;
+    CudaProcess process;
+    process.devices = static_cast<int>(world_);
+    result->outside = OutsideBytes(process).planned;
   }
 
   Config config_;

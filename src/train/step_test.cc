@@ -127,6 +127,27 @@ TEST(TrainStep, NanLeavesEverythingUntouched) {
   EXPECT_TRUE(step.Run(2, 0.5, Deal({MakeBatch(0, 4)})).finite);
 }
 
+// As cuBLAS does on a GPU that has none to give.
+TEST(TrainStep, ALibraryWithoutMemoryIsOutOfMemory) {
+  const Config config = TestConfig(4, 2);
+  LinearNetwork network(kInputs, kClasses);
+  network.Train(true);
+  const at::Tensor mean = network.Mean().clone();
+  const auto optimizer = MakeOptimizer(config.train.optimizer, network.parameters());
+  TrainStep step(network, config, *optimizer, nullptr);
+  const auto deal = Deal({MakeBatch(0, 4)});
+  EXPECT_THROW(step.Run(0, 0.5,
+                        [&](Batch* batch) {
+                          if (deal(batch)) return true;
+                          TORCH_CHECK(false,
+                                      "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling "
+                                      "`cublasCreate(handle)`");
+                        }),
+               c10::OutOfMemoryError);
+  EXPECT_TRUE(at::equal(network.Mean(), mean));
+  EXPECT_TRUE(at::equal(network.Weight(), LinearNetwork(kInputs, kClasses).Weight()));
+}
+
 TEST(TrainStep, Bf16StaysCloseToFloat) {
   Config config = TestConfig(6, 1);
   const Outcome exact = RunOnce(config, {MakeBatch(0, 6)});

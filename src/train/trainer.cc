@@ -14,6 +14,7 @@
 #include "files/error.h"
 #include "files/publish.h"
 #include "memory/cpu_allocator.h"
+#include "memory/gpu.h"
 #include "train/agreement.h"
 #include "train/batch_feed.h"
 #include "train/ema.h"
@@ -291,6 +292,7 @@ Recovery::Decision TrainingRun::Decide(const std::function<Recovery::Decision()>
     decision = decide();
   } else {
     ReleaseCache();
+    ReleaseGpuCache();
   }
   ShareDecision(group_, &decision, &config_);
   return decision;
@@ -448,7 +450,7 @@ void TrainingRun::GiveUp(const std::string& why) {
   if (saved_iteration_ != state_.iteration) Save();
   throw c10::OutOfMemoryError(why + "; everything up to this step is saved in " + last_checkpoint_ +
                                   ", and the same command goes on from there once there is memory",
-                              /*backtrace=*/"");
+                              /*backtrace=*/{});
 }
 
 void TrainingRun::Report(const StepResult& result, int64_t epoch, int64_t step, double lr,
@@ -467,8 +469,9 @@ void TrainingRun::Report(const StepResult& result, int64_t epoch, int64_t step, 
   report.samples = result.samples;
   report.seconds = seconds;
   report.wait_seconds = waited;
-  report.memory_bytes = PeakResidentBytes();
-  report.tensor_bytes = CpuMemoryUse().peak;
+  const bool on_cpu = config_.device == "cpu";
+  report.tensor_bytes = on_cpu ? CpuMemoryUse().peak : GpuPeakBytes(config_.device);
+  report.memory_bytes = on_cpu ? PeakResidentBytes() : report.tensor_bytes;
   report.skipped = skipped;
   observer_.OnStep(report);
 }

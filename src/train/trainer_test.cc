@@ -18,7 +18,6 @@
 #include "files/publish.h"
 #include "memory/allocation_faults.h"
 #include "memory/cpu_allocator.h"
-#include "train/step_rehearsal.h"
 
 namespace kinefit {
 namespace {
@@ -571,13 +570,14 @@ TEST_F(RecoveryTest, GoesFromPlanToPlanAndKeepsTheLastOnResume) {
   Recorder recorder;
   recorder.on_step = [&](const StepReport& report) {
     if (report.iteration != 1) return;
-    const int64_t now = CpuMemoryUse().current;
-    SetMemoryBudget(now + (RehearseStep(config).peak - now) * 3 / 4);
+    const MemoryUse use = CpuMemoryUse();
+    SetMemoryBudget(use.current + (use.peak - use.current) * 3 / 4);
   };
   recorder.on_step = [&, set = recorder.on_step](const StepReport& report) {
     set(report);
     interrupted_ = report.iteration == 4;
   };
+  ResetPeak();
   const TrainResult cut = Run(config, recorder);
   interrupted_ = false;
   SetMemoryBudget(0);
@@ -635,7 +635,7 @@ TEST_F(RecoveryTest, ValidationGoesOnWithFewerClips) {
   std::vector<int64_t> sizes;
   validate_ = [&](Network& network, const Config& now) {
     sizes.push_back(now.eval.batch_size);
-    if (now.eval.batch_size > 2) throw c10::OutOfMemoryError("out of memory: too many", "");
+    if (now.eval.batch_size > 2) throw c10::OutOfMemoryError("out of memory: too many", {});
     return plain(network, now);
   };
   Recorder recorder;

@@ -1,20 +1,19 @@
 #pragma once
 
-#include <ATen/ATen.h>
-
 #include <cstdint>
 #include <vector>
 
-namespace kinefit {
+#include "onednn/convolution_pass.h"
 
-enum class ConvolutionPass { kForward, kBackwardInput, kBackwardWeight };
+namespace kinefit {
 
 // A convolution as oneDNN sees it; sizes as in ATen, [N, C, (T,) H, W] and [O, I, (T,) H, W].
 struct ConvolutionShape {
-  at::ScalarType type = at::kFloat;
+  bool bfloat16 = false;  // else float32
   std::vector<int64_t> input, weight, output;
   std::vector<int64_t> stride, padding, dilation;
   bool bias = false;
+  int threads = 1;  // of OpenMP, that are set at the time of asking
 };
 
 // The memory LibTorch's CPU convolution takes for a moment besides its dense tensors: copies in

@@ -1,10 +1,9 @@
-#include "memory/convolution_scratch.h"
-
-#include <ATen/Parallel.h>
+#include "onednn/convolution_scratch.h"
 
 #include <dnnl.hpp>
 #include <map>
 #include <mutex>
+#include <string>
 
 #include "files/error.h"
 
@@ -19,28 +18,24 @@ const dnnl::engine& CpuEngine() {
   return engine;
 }
 
-memory::data_type DataType(at::ScalarType type) {
-  return type == at::kBFloat16 ? memory::data_type::bf16 : memory::data_type::f32;
+memory::desc AnyLayout(const memory::dims& sizes, memory::data_type type) {
+  return {sizes, type, memory::format_tag::any};
 }
 
-memory::desc AnyLayout(const memory::dims& sizes, at::ScalarType type) {
-  return {sizes, DataType(type), memory::format_tag::any};
-}
-
-memory::desc Dense(const memory::dims& sizes, at::ScalarType type) {
+memory::desc Dense(const memory::dims& sizes, memory::data_type type) {
   memory::dims strides(sizes.size(), 1);
   for (size_t i = sizes.size() - 1; i-- > 0;) strides[i] = strides[i + 1] * sizes[i + 1];
-  return {sizes, DataType(type), strides};
+  return {sizes, type, strides};
 }
 
 // Bytes of the copy that a dense tensor of `sizes` needs where oneDNN wants `wanted`.
-int64_t CopyBytes(const memory::desc& wanted, const memory::dims& sizes, at::ScalarType type) {
+int64_t CopyBytes(const memory::desc& wanted, const memory::dims& sizes, memory::data_type type) {
   return wanted == Dense(sizes, type) ? 0 : static_cast<int64_t>(wanted.get_size());
 }
 
 // ideep calls a layout without inner blocks public and keeps its strides when it makes it dense.
 std::vector<int64_t> PublicStrides(const memory::desc& layout, const memory::dims& sizes,
-                                   at::ScalarType type) {
+                                   memory::data_type type) {
   const auto& blocking = layout.data.format_desc.blocking;
   const bool plain = layout.data.format_kind == dnnl_blocked && blocking.inner_nblks == 0;
   const memory::desc dense = Dense(sizes, type);
@@ -50,7 +45,8 @@ std::vector<int64_t> PublicStrides(const memory::desc& layout, const memory::dim
 
 class Query {
  public:
-  explicit Query(const ConvolutionShape& shape) : shape_(shape), type_(shape.type) {
+  explicit Query(const ConvolutionShape& shape)
+      : shape_(shape), type_(shape.bfloat16 ? memory::data_type::bf16 : memory::data_type::f32) {
     for (int64_t d : shape.dilation) dilation_.push_back(d - 1);
     scratch_by_caller_.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   }
@@ -124,20 +120,26 @@ class Query {
   }
 
   const ConvolutionShape& shape_;
-  at::ScalarType type_;
+  memory::data_type type_;
   memory::dims dilation_;
   dnnl::primitive_attr scratch_by_caller_;
 };
 
 std::vector<int64_t> CacheKey(ConvolutionPass pass, const ConvolutionShape& shape) {
-  std::vector<int64_t> key = {static_cast<int64_t>(pass), static_cast<int64_t>(shape.type),
-                              shape.bias ? 1 : 0, at::get_num_threads(),
+  std::vector<int64_t> key = {static_cast<int64_t>(pass), shape.bfloat16 ? 1 : 0,
+                              shape.bias ? 1 : 0, shape.threads,
                               static_cast<int64_t>(shape.input.size())};
   for (const auto* part : {&shape.input, &shape.weight, &shape.output, &shape.stride,
                            &shape.padding, &shape.dilation}) {
     key.insert(key.end(), part->begin(), part->end());
   }
   return key;
+}
+
+std::string Text(const std::vector<int64_t>& sizes) {
+  std::string text;
+  for (const int64_t size : sizes) text += (text.empty() ? "[" : ", ") + std::to_string(size);
+  return text + "]";
 }
 
 }  // namespace
@@ -157,8 +159,7 @@ const ConvolutionScratch& QueryConvolutionScratch(ConvolutionPass pass,
   } catch (const dnnl::error& error) {
     cache.erase(entry);
     throw Error(std::string("oneDNN has no convolution of this shape: ") + error.what(),
-                c10::str("input ", at::IntArrayRef(shape.input), ", weight ",
-                         at::IntArrayRef(shape.weight)),
+                "input " + Text(shape.input) + ", weight " + Text(shape.weight),
                 "use kernel, stride and channel numbers that make a valid network");
   }
   return entry->second;

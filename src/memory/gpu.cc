@@ -1,0 +1,133 @@
+#include "memory/gpu.h"
+
+#include <ATen/Context.h>
+#include <c10/core/Device.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "files/error.h"
+#include "memory/cuda_constants.h"
+#include "memory/oom_message.h"
+
+#ifdef KINEFIT_CUDA
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <cuda_runtime_api.h>
+#endif
+
+namespace kinefit {
+namespace {
+
+bool NamesGpu(const std::string& device) { return device.compare(0, 4, "cuda") == 0; }
+
+#ifdef KINEFIT_CUDA
+
+namespace cache = c10::cuda::CUDACachingAllocator;
+
+// Of each kind of figure that the cache keeps: of small and large blocks together.
+constexpr size_t kOfAll = 0;
+
+c10::DeviceIndex IndexOf(const std::string& device) {
+  return std::max<c10::DeviceIndex>(at::Device(device).index(), 0);
+}
+
+// What the driver says; no memory at all if it says nothing.
+struct DriverMemory {
+  size_t free = 0;
+  size_t total = 0;
+};
+
+DriverMemory AskDriver(c10::DeviceIndex index) {
+  const c10::cuda::CUDAGuard guard(index);
+  DriverMemory memory;
+  if (cudaMemGetInfo(&memory.free, &memory.total) != cudaSuccess) {
+    cudaGetLastError();  // not to be found by whoever asks next
+    return {};
+  }
+  return memory;
+}
+
+#endif
+
+bool SaysOutOfGpuMemory(const c10::Error& error) {
+  for (const OomMessage& message : FindOomMessages(error.msg())) {
+    if (message.kind == OomKind::kGpuBare || message.kind == OomKind::kGpuLibrary) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+void UseGpu(const std::string& device) {
+  if (!NamesGpu(device)) return;
+  if (!at::hasCUDA()) {
+    throw Error("this build or this machine has no CUDA", "device = \"" + device + "\"",
+                "use device = \"cpu\", or build against a LibTorch with CUDA (docs/libtorch.md)");
+  }
+  const auto* guard = c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA);
+  const auto count = static_cast<int64_t>(guard->deviceCount());
+  at::Device wanted(device);
+  if (!wanted.has_index()) wanted.set_index(0);
+  if (wanted.index() >= count) {
+    throw Error("this process sees " + std::to_string(count) + " GPUs",
+                "device = \"" + device + "\"",
+                "they are numbered from 0; CUDA_VISIBLE_DEVICES says which are seen");
+  }
+  guard->setDevice(wanted);
+  at::globalContext().setDeterministicCuDNN(true);
+}
+
+#ifdef KINEFIT_CUDA
+
+int64_t GpuMemory(const std::string& device) {
+  if (!NamesGpu(device) || !at::hasCUDA()) return 0;
+  const c10::DeviceIndex index = IndexOf(device);
+  const DriverMemory memory = AskDriver(index);
+  // The question has made the process's context, of which nobody can tell how large it is.
+  const int64_t own =
+      cache::getDeviceStats(index).reserved_bytes[kOfAll].current + cuda_constants::kContext.low;
+  return std::min(static_cast<int64_t>(memory.free) + own, static_cast<int64_t>(memory.total));
+}
+
+void LimitGpuMemory(const std::string& device, int64_t bytes) {
+  if (!NamesGpu(device)) return;
+  const c10::DeviceIndex index = IndexOf(device);
+  const auto total = static_cast<double>(AskDriver(index).total);
+  const bool limited = bytes > 0 && total > 0;
+  cache::setMemoryFraction(limited ? std::min(static_cast<double>(bytes) / total, 1.0) : 1.0,
+                           index);
+}
+
+int64_t GpuPeakBytes(const std::string& device) {
+  if (!NamesGpu(device)) return 0;
+  return cache::getDeviceStats(IndexOf(device)).allocated_bytes[kOfAll].peak;
+}
+
+void ReleaseGpuCache() {
+  if (at::hasCUDA()) cache::emptyCache();
+}
+
+#else
+
+int64_t GpuMemory(const std::string& /*device*/) { return 0; }
+void LimitGpuMemory(const std::string& /*device*/, int64_t /*bytes*/) {}
+int64_t GpuPeakBytes(const std::string& /*device*/) { return 0; }
+void ReleaseGpuCache() {}
+
+#endif
+
+void WithMemoryErrors(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const c10::OutOfMemoryError&) {
+    throw;
+  } catch (const c10::Error& error) {
+    if (!SaysOutOfGpuMemory(error)) throw;
+    throw c10::OutOfMemoryError(error.msg(), /*backtrace=*/{});
+  }
+}
+
+}  // namespace kinefit

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <c10/util/Exception.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace kinefit {
+
+// The GPU of a run, through LibTorch. In a build without CUDA (docs/libtorch.md) there is none, and
+// on other devices than "cuda" and "cuda:N" everything here does nothing.
+
+// Makes the GPU that `device` names this process's: what asks CUDA for "the current device" gets
+// it, and convolutions use only algorithms that give the same bits each time. Throws Error if there
+// is no such GPU.
+void UseGpu(const std::string& device);
+
+// Bytes the process may have of it: what is free, and what the process has already. 0: not known.
+int64_t GpuMemory(const std::string& device);
+
+// From now on tensors get at most `bytes` of it; beyond that c10::OutOfMemoryError is thrown.
+// 0: whatever the GPU has.
+void LimitGpuMemory(const std::string& device, int64_t bytes);
+
+// The most that tensors had of it at once.
+int64_t GpuPeakBytes(const std::string& device);
+
+// Gives what LibTorch's cache holds free back to the driver, on all GPUs.
+void ReleaseGpuCache();
+
+// Runs `work`. The CUDA runtime and its libraries (cuBLAS, cuDNN) say in errors of their own that
+// they found no memory: those are thrown on as c10::OutOfMemoryError, like those of tensors.
+void WithMemoryErrors(const std::function<void()>& work);
+
+}  // namespace kinefit

@@ -1,0 +1,7 @@
+#pragma once
+
+namespace kinefit {
+
+enum class ConvolutionPass { kForward, kBackwardInput, kBackwardWeight };
+
+}  // namespace kinefit
