@@ -16,8 +16,10 @@
 #include "config/options.h"
 #include "files/error.h"
 #include "files/publish.h"
+#include "libtorch/versions.h"
 #include "memory/allocation_faults.h"
 #include "memory/cpu_allocator.h"
+#include "train/step_rehearsal.h"
 
 namespace kinefit {
 namespace {
@@ -571,7 +573,10 @@ TEST_F(RecoveryTest, GoesFromPlanToPlanAndKeepsTheLastOnResume) {
   recorder.on_step = [&](const StepReport& report) {
     if (report.iteration != 1) return;
     const MemoryUse use = CpuMemoryUse();
-    SetMemoryBudget(use.current + (use.peak - use.current) * 3 / 4);
+    // What was measured depends on how far the loader was; with 2.x the prediction is too high
+    // here.
+    const int64_t peak = kBringsOneDnn3 ? use.peak : RehearseStep(config).peak;
+    SetMemoryBudget(use.current + (peak - use.current) * 3 / 4);
   };
   recorder.on_step = [&, set = recorder.on_step](const StepReport& report) {
     set(report);
