@@ -11,8 +11,8 @@
 #include <thread>
 #include <vector>
 
-#include "distributed/process_group.h"
 #include "distributed/environment.h"
+#include "distributed/process_group.h"
 
 namespace kinefit {
 
