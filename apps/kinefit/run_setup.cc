@@ -137,6 +137,13 @@ at::TensorOptions NetworkOptions(const Config& config) {
   return at::TensorOptions(at::kFloat).device(device);
 }
 
+void PrepareRank(const RankEnvironment& environment, Config* config) {
+  SetThreads(*config, environment.local_world);
+  ApplyMemoryBudget(*config, environment.local_world);
+  NetworkOptions(*config);
+  ApplyGpuBudget(*config, environment.world);
+}
+
 void PrepareWorkDir(const std::string& path, const std::string& option) {
   std::error_code error;
   std::filesystem::create_directories(path, error);

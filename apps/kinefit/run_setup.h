@@ -50,6 +50,10 @@ void ApplyMemoryBudget(const Config& config);
 // `world` ranks, and no more. Does nothing on the CPU and without memory.budget.
 void ApplyGpuBudget(const Config& config, int64_t world);
 
+// Threads, memory and device of this rank, as `config` and the environment say. To be called before
+// the ranks meet: a GPU that is not there is told before the others are waited for. Throws Error.
+void PrepareRank(const RankEnvironment& environment, Config* config);
+
 // float32 on config.device, which is this process's from now on. Throws Error if that device does
 // not exist here.
 at::TensorOptions NetworkOptions(const Config& config);

@@ -90,10 +90,7 @@ int RunTest(const Arguments& arguments) {
   const RankEnvironment environment = ReadRankEnvironment();
   ChooseDevice(environment, &config);
   Validate(config, &loaded.provenance);
-  SetThreads(config, environment.local_world);
-  ApplyMemoryBudget(config, environment.local_world);
-  NetworkOptions(config);  // a GPU that is not there is told before the others are met
-  ApplyGpuBudget(config, environment.world);
+  PrepareRank(environment, &config);
   Ranks ranks(environment, config);
   return ranks.Run([&] { return TestOnRank(arguments, config, ranks.group()); });
 }

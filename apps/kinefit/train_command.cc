@@ -281,10 +281,7 @@ int RunTrain(const ConfigArguments& arguments) {
   const RankEnvironment environment = ReadRankEnvironment();
   ChooseDevice(environment, &config);
   ValidateTraining(config, &loaded.provenance);
-  SetThreads(config, environment.local_world);
-  ApplyMemoryBudget(config, environment.local_world);
-  NetworkOptions(config);  // a GPU that is not there is told before the others are met
-  ApplyGpuBudget(config, environment.world);
+  PrepareRank(environment, &config);
   Ranks ranks(environment, config);
   return ranks.Run([&] { return TrainOnRank(config, ranks.group()); });
 }
