@@ -47,6 +47,21 @@ std::string Silence(double seconds) {
          " s (its machine or the link is down)";
 }
 
+ControlMessage FailedMessage(int64_t start, const RankFailure& failure) {
+  ControlMessage message;
+  message.kind = ControlKind::kFailed;
+  message.start = start;
+  message.failure = failure;
+  return message;
+}
+
+ControlMessage SignalMessage(int number) {
+  ControlMessage message;
+  message.kind = ControlKind::kSignal;
+  message.exit_code = number;
+  return message;
+}
+
 class Leader : public Meeting {
  public:
   Leader(const LaunchOptions& options, const std::string& host)
@@ -57,19 +72,8 @@ class Leader : public Meeting {
 
   std::optional<RoundPlan> Begin(int64_t ranks, const std::function<bool()>& interrupted) override;
   News Look() override;
-  void Tell(const RankFailure& failure) override {
-    ControlMessage message;
-    message.kind = ControlKind::kFailed;
-    message.start = start_;
-    message.failure = failure;
-    SendAll(message);
-  }
-  void TellSignal(int number) override {
-    ControlMessage message;
-    message.kind = ControlKind::kSignal;
-    message.exit_code = number;
-    SendAll(message);
-  }
+  void Tell(const RankFailure& failure) override { SendAll(FailedMessage(start_, failure)); }
+  void TellSignal(int number) override { SendAll(SignalMessage(number)); }
   bool AllEnded(int /*exit_code*/) override {
     return std::all_of(nodes_.begin() + 1, nodes_.end(),
                        [](const Node& node) { return !node.takes_part || node.ended; });
@@ -279,19 +283,8 @@ class Follower : public Meeting {
 
   std::optional<RoundPlan> Begin(int64_t ranks, const std::function<bool()>& interrupted) override;
   News Look() override;
-  void Tell(const RankFailure& failure) override {
-    ControlMessage message;
-    message.kind = ControlKind::kFailed;
-    message.start = start_;
-    message.failure = failure;
-    Send(message);
-  }
-  void TellSignal(int number) override {
-    ControlMessage message;
-    message.kind = ControlKind::kSignal;
-    message.exit_code = number;
-    Send(message);
-  }
+  void Tell(const RankFailure& failure) override { Send(FailedMessage(start_, failure)); }
+  void TellSignal(int number) override { Send(SignalMessage(number)); }
   bool AllEnded(int exit_code) override {
     if (!told_end_) {
       ControlMessage message;
