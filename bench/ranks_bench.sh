@@ -3,8 +3,8 @@
 #   bench/ranks_bench.sh [ROUNDS] [KEY=VALUE ...]
 # The runs of a round are made one after the other, so that both meet the same machine. The time of
 # a step is without the waiting for data. Two ranks each compute what the one process computes; what
-# is more is communication that the backward pass does not hide, and memory bandwidth that two cores
-# share.
+# is more is communication that the backward pass does not hide. What two cores share besides (memory
+# bandwidth) shows in two processes that have nothing to do with each other, the last ratio.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=${1:-3}
@@ -70,10 +70,14 @@ for round in $(seq "$rounds"); do
   RANK=1 LOCAL_RANK=1 one "two$round" 1
   wait
   unset WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
+  one "apart$round" 0 &
+  one "beside$round" 1
+  wait
   a=$(median "$work/alone$round/log.jsonl")
   b=$(median "$work/two$round/log.jsonl")
   ratio=$(awk "BEGIN {printf \"%.3f\", $b / $a}")
-  echo "round $round: alone $a s, two ranks $b s, ratio $ratio"
+  apart=$(awk "BEGIN {printf \"%.3f\", $(median "$work/apart$round/log.jsonl") / $a}")
+  echo "round $round: alone $a s, two ranks $b s, ratio $ratio; two strangers $apart"
   ratios+=("$ratio")
 done
 printf '%s\n' "${ratios[@]}" | sort -n | awk '{v[NR] = $1} END {print "median ratio " v[int((NR + 1) / 2)]}'
