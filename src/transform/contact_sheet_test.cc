@@ -151,6 +151,27 @@ TEST_F(ContactSheetTest, DrawsAreThoseOfTheStream) {
   EXPECT_GT(Sheet(Phase::kTest, 3).rows, 2 * test.rows);
 }
 
+// Frames without a pose are left out of what a pose network sees, not of the video.
+TEST_F(ContactSheetTest, PosesWithGapsAreDrawnOnTheirOwnFrames) {
+  config_.model.type = "pose";
+  config_.data.compact = false;
+  sample_.frame_numbers = {9, 10, 11, 15, 16, 17, 18, 19};
+  Pose& pose = sample_.pose;
+  pose.frames = sample_.total_frames = 8;
+  pose.xy.resize(8 * 3 * 2);
+  pose.score.assign(8 * 3, 0.0F);  // the pictures alone
+  const auto tile = [&](int64_t frame) {
+    cv::Mat picture = DecodeFrames(sample_.video, {frame}).front();
+    cv::resize(picture, picture, cv::Size(224, 112), 0, 0, cv::INTER_NEAREST);
+    return picture;
+  };
+  const cv::Mat sheet = Sheet(Phase::kTest);  // all eight frames
+  EXPECT_TRUE(Shows(sheet, tile(9)));
+  EXPECT_FALSE(Shows(sheet, tile(0)));
+  EXPECT_TRUE(Shows(sheet, tile(15), 16 + 3 * (224 + 8)));
+  EXPECT_TRUE(Shows(sheet, tile(19), 16 + 7 * (224 + 8)));
+}
+
 TEST_F(ContactSheetTest, OneStreamAlone) {
   const int both = Sheet(Phase::kTrain).rows;
   config_.model.type = "rgb";
