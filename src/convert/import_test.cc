@@ -8,6 +8,7 @@
 
 #include "config/load.h"
 #include "convert/detected_poses.h"
+#include "convert/error_of_test.h"
 #include "convert/import_set.h"
 #include "convert/keypoint_json.h"
 #include "convert/manifest.h"
@@ -24,18 +25,6 @@ namespace kinefit {
 namespace {
 
 namespace fs = std::filesystem;
-
-#define EXPECT_HAS(text, part) EXPECT_NE(std::string(text).find(part), std::string::npos) << (text)
-
-template <typename Action>
-std::string ErrorOf(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 // Two joints at (x, y) and (x + 10, y + 20).
 Detection TwoJoints(int64_t frame, float x, float y, float score, int64_t track = -1) {
