@@ -31,6 +31,7 @@
 #include "dataset/frames.h"
 #include "loader/device_heatmaps.h"
 #include "loader/loader.h"
+#include "memory/cpu_allocator.h"
 #include "random/stream.h"
 #include "transform/pipeline.h"
 #include "transform/sample_frames.h"
@@ -252,6 +253,7 @@ void MeasureMemory(const std::vector<std::string>& arguments) {
 
 int Run(const std::vector<std::string>& arguments) {
   cv::setNumThreads(0);
+  InstallCpuAllocator();  // as the program does
   const std::string what = arguments.empty() ? "" : arguments[0];
   const std::vector<std::string> rest(arguments.begin() + (arguments.empty() ? 0 : 1),
                                       arguments.end());
