@@ -49,6 +49,13 @@ target_link_libraries(kinefit_torch INTERFACE ${torch_cpu} ${c10})
 if(libtorch)
   message(STATUS "LibTorch: ${libtorch} (C++${CMAKE_CXX_STANDARD})")
 endif()
+# at::parallel_for is a template: it runs on one thread wherever it is compiled without OpenMP. Not
+# under ThreadSanitizer, which cannot see how OpenMP's threads wait for each other, nor with clang,
+# which is for fuzzing and checks only and has another OpenMP than LibTorch.
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND NOT KINEFIT_SANITIZE STREQUAL thread)
+  find_package(OpenMP REQUIRED)
+  target_link_libraries(kinefit_torch INTERFACE OpenMP::OpenMP_CXX)
+endif()
 
 if(KINEFIT_CUDA)
   find_package(CUDAToolkit REQUIRED)

@@ -4,9 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${1:-build}
 clang-format --dry-run --Werror $(git ls-files '*.h' '*.cc' '*.cpp')
-# clang cannot read GCC's precompiled header, and its commands name it.
+# clang cannot read GCC's precompiled header, which its commands name, and lacks its OpenMP.
 mkdir -p "$build/tidy"
-sed -e 's/-Winvalid-pch//g; s/-fpch-preprocess//g; s/-include [^ ]*cmake_pch.hxx//g' \
+sed -e 's/-Winvalid-pch//g; s/-fpch-preprocess//g; s/-fopenmp//g; s/-include [^ ]*cmake_pch.hxx//g' \
   -e 's/"command": "[^"]*ccache /"command": "/' "$build/compile_commands.json" \
   > "$build/tidy/compile_commands.json"
 git ls-files 'src/*.cc' 'apps/*.cc' 'apps/*.cpp' | grep -v _test.cc |

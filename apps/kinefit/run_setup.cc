@@ -1,6 +1,5 @@
 #include "apps/kinefit/run_setup.h"
 
-#include <ATen/Parallel.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/file.h>
@@ -20,6 +19,7 @@
 #include "apps/kinefit/commands.h"
 #include "checkpoint/checkpoint.h"
 #include "files/error.h"
+#include "libtorch/versions.h"
 #include "memory/bytes.h"
 #include "memory/cpu_allocator.h"
 #include "memory/cuda_constants.h"
@@ -64,7 +64,7 @@ void WriteErrorFile(const RankEnvironment& environment, const std::string& messa
 
 void SetThreads(const Config& config, int64_t ranks) {
   const int64_t cores = std::max<int64_t>(Cores() / std::max<int64_t>(ranks, 1), 1);
-  at::set_num_threads(static_cast<int>(config.threads > 0 ? config.threads : cores));
+  UseThreads(static_cast<int>(config.threads > 0 ? config.threads : cores));
 }
 
 void ChooseDevice(const RankEnvironment& environment, Config* config) {
@@ -76,6 +76,7 @@ void ChooseDevice(const RankEnvironment& environment, Config* config) {
 Ranks::Ranks(const RankEnvironment& environment, const Config& config) : environment_(environment) {
   GroupOptions options;
   options.timeout = config.distributed.timeout;
+  options.shared_memory = config.distributed.shared_memory;
   options.cuda = config.device.compare(0, 4, "cuda") == 0;
   options.end_process = [environment](const std::string& message) {
     EndLost(environment, message);

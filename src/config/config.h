@@ -217,9 +217,10 @@ struct MemoryConfig {
 
 // Training with several processes ("ranks"): docs/distributed.md.
 struct DistributedConfig {
-  double timeout = 300;     // seconds without a sign of life after which a rank is lost
-  bool sync_bn = true;      // batch norms see the batch of all ranks
-  int64_t bucket_mib = 25;  // gradients are exchanged in pieces of this size
+  double timeout = 300;       // seconds without a sign of life after which a rank is lost
+  bool sync_bn = true;        // batch norms see the batch of all ranks
+  int64_t bucket_mib = 25;    // gradients are exchanged in pieces of this size
+  bool shared_memory = true;  // small messages of ranks on one machine go through it
 };
 
 struct Config {

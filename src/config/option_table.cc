@@ -376,6 +376,9 @@ void AddDistributed(const ConfigLines<DistributedConfig>& add) {
       "are validated and saved");
   add("bucket_mib", &D::bucket_mib, Between(1, 4096),
       "gradients are exchanged in pieces of this size", "MiB");
+  add("shared_memory", &D::shared_memory, Anything(),
+      "where all ranks are on one machine, small messages (statistics of batch norms) go through "
+      "memory that they share; else, and where there is none, through sockets");
 }
 
 std::vector<OptionOf<Config>> MakeConfigOptions() {

@@ -132,8 +132,10 @@ c10::intrusive_ptr<c10d::ProcessGroupGloo::Options> GlooOptions(const RankEnviro
 }  // namespace
 
 C10dGroup::C10dGroup(const RankEnvironment& environment, const GroupOptions& options)
-    : Group(environment.rank, environment.world) {
-  const milliseconds timeout(static_cast<int64_t>(options.timeout * 1000));
+    : Group(environment.rank, environment.world),
+      may_share_memory_(options.shared_memory && environment.local_world == environment.world),
+      timeout_(static_cast<int64_t>(options.timeout * 1000)) {
+  const milliseconds timeout = timeout_;
   const milliseconds meeting = std::max(timeout, kShortestMeeting);
   const bool serve = environment.rank == 0 && !environment.store_is_served;
   const WaitingForRanks waiting;
@@ -161,10 +163,41 @@ C10dGroup::C10dGroup(const RankEnvironment& environment, const GroupOptions& opt
 C10dGroup::~C10dGroup() = default;
 
 void C10dGroup::Sum(at::Tensor& values) {
+  if (messages_ == nullptr || values.numel() > messages_->most()) return SumByGloo(values);
+  Guarded([&] { messages_->Sum(values.data_ptr<double>(), values.numel()); });
+}
+
+void C10dGroup::SumByGloo(at::Tensor& values) {
   Guarded([&] {
     std::vector<at::Tensor> tensors = {values};
     control_->allreduce(tensors)->wait();
   });
+}
+
+void C10dGroup::ShareMemory(int64_t most) {
+  messages_.reset();
+  std::string name;
+  std::unique_ptr<SharedMessages> own;
+  const auto open = [&] {
+    try {
+      own = std::make_unique<SharedMessages>(name, rank(), world(), most, timeout_);
+    } catch (const std::runtime_error&) {
+      name.clear();  // messages go through sockets, as between machines
+    }
+  };
+  if (leads() && may_share_memory_) {
+    name = SharedMessages::NewName();
+    open();
+  }
+  name = Share(name, 0);
+  if (name.empty()) return;
+  const std::string made = name;
+  if (!leads() && may_share_memory_) open();
+  double have = own != nullptr ? 1 : 0;
+  at::Tensor all = at::from_blob(&have, {1}, at::kDouble);
+  SumByGloo(all);
+  if (leads()) SharedMessages::Forget(made);
+  if (have == static_cast<double>(world())) messages_ = std::move(own);
 }
 
 void C10dGroup::Broadcast(const std::vector<at::Tensor>& tensors, int64_t from) {

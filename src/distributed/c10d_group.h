@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -7,6 +8,7 @@
 
 #include "distributed/group.h"
 #include "distributed/heartbeat.h"
+#include "distributed/shared_messages.h"
 #include "distributed/watch.h"
 
 namespace kinefit {
@@ -31,6 +33,9 @@ class C10dGroup : public Group {
   void Fail(const std::string& reason) override { watch_->Fail(reason); }
   void Leave() override;
 
+  // Sum() of up to `most` numbers goes through shared memory from now on, where that is possible.
+  void ShareMemory(int64_t most);
+
   // Sums gradients. Its calls may overlap with others.
   const ProcessGroup& gradients() const { return gradients_; }
 
@@ -48,10 +53,15 @@ class C10dGroup : public Group {
   }
 
  private:
+  void SumByGloo(at::Tensor& values);
+
+  const bool may_share_memory_;
+  const std::chrono::milliseconds timeout_;
   std::unique_ptr<Watch> watch_;
   ProcessGroup control_;
   ProcessGroup gradients_;
   Store store_;
+  std::unique_ptr<SharedMessages> messages_;
 };
 
 }  // namespace kinefit

@@ -26,7 +26,9 @@ class C10dStepExchange : public StepExchange {
         used_at_(kScalars + 2 * world_),
         statistics_at_(used_at_ + parameters.size()),
         message_(
-            at::zeros({static_cast<int64_t>(statistics_at_) + options.statistics}, at::kDouble)) {}
+            at::zeros({static_cast<int64_t>(statistics_at_) + options.statistics}, at::kDouble)) {
+    group_.ShareMemory(message_.numel());
+  }
 
   void Begin() override { buckets_.Begin(); }
   void ExpectGradients() override { buckets_.Expect(); }

@@ -70,6 +70,7 @@ struct GroupOptions {
   double timeout =
       300;            // seconds without a sign of life, or in one call, after which a rank is lost
   bool cuda = false;  // tensors of gradients live on a GPU
+  bool shared_memory = true;  // may be used where all ranks are on one machine
   // Ends the process because the run is lost; `message` says through whom, where and why. Called
   // once, from any thread; must not return.
   std::function<void(const std::string& message)> end_process;

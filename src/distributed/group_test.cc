@@ -44,7 +44,7 @@ int FreePort() {
 // ended it; -1 for one that did not end within a minute. What ranks say when they end for others is
 // in `*messages`.
 std::vector<int> RunRanks(int world, double timeout, const std::function<int(Group&)>& part,
-                          std::vector<std::string>* messages = nullptr) {
+                          std::vector<std::string>* messages = nullptr, bool shared_memory = true) {
   RankEnvironment environment;
   environment.world = environment.local_world = world;
   environment.port = FreePort();
@@ -61,7 +61,7 @@ std::vector<int> RunRanks(int world, double timeout, const std::function<int(Gro
       int code = 1;
       try {
         const std::unique_ptr<Group> group =
-            JoinGroup(environment, {timeout, false, [&](const std::string& message) {
+            JoinGroup(environment, {timeout, false, shared_memory, [&](const std::string& message) {
                                       std::ofstream(path) << message;
                                       std::_Exit(kLost);
                                     }});
@@ -141,7 +141,17 @@ struct Model {
   }
 };
 
-TEST(StepExchange, GradientsAreThoseOfAllRanks) {
+// Messages within a step go through shared memory or through sockets.
+class StepExchangeOf : public testing::TestWithParam<bool> {
+ protected:
+  std::vector<int> Run(int world, const std::function<int(Group&)>& part) {
+    return RunRanks(world, 20, part, nullptr, GetParam());
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Ways, StepExchangeOf, testing::Bool(),
+                         [](const auto& way) { return way.param ? "SharedMemory" : "Sockets"; });
+
+TEST_P(StepExchangeOf, GradientsAreThoseOfAllRanks) {
   const auto part = [](Group& group) {
     Model model;
     const auto exchange = model.Exchange(group);
@@ -170,11 +180,11 @@ TEST(StepExchange, GradientsAreThoseOfAllRanks) {
     }
     return 0;
   };
-  EXPECT_EQ(RunRanks(2, 20, part), Codes({0, 0}));
+  EXPECT_EQ(Run(2, part), Codes({0, 0}));
 }
 
 // A rank without a sample lends itself to the others' statistics.
-TEST(StepExchange, StatisticsOfRanksThatHaveSamples) {
+TEST_P(StepExchangeOf, StatisticsOfRanksThatHaveSamples) {
   const auto part = [](Group& group) {
     Model model;
     const auto exchange = model.Exchange(group);
@@ -195,12 +205,12 @@ TEST(StepExchange, StatisticsOfRanksThatHaveSamples) {
     exchange->Ready(&norm);
     return 0;
   };
-  EXPECT_EQ(RunRanks(3, 20, part), Codes({0, 0, 0}));
+  EXPECT_EQ(Run(3, part), Codes({0, 0, 0}));
 }
 
 // Rank 1 fails at every point of a step in turn, while rank 0 is on its way through it; then both
 // take a step that counts.
-TEST(StepExchange, AFailureIsHeardWhereverTheOthersAre) {
+TEST_P(StepExchangeOf, AFailureIsHeardWhereverTheOthersAre) {
   const auto part = [](Group& group) {
     Model model;
     const auto exchange = model.Exchange(group);
@@ -246,7 +256,7 @@ TEST(StepExchange, AFailureIsHeardWhereverTheOthersAre) {
     }
     return 0;
   };
-  EXPECT_EQ(RunRanks(2, 20, part), Codes({0, 0}));
+  EXPECT_EQ(Run(2, part), Codes({0, 0}));
 }
 
 TEST(StepExchange, RehearsesOnTheMetaDevice) {
@@ -273,13 +283,14 @@ struct Loss {
   const char* words;
 };
 
-void ExpectNamed(const Loss& loss, double timeout, int lost) {
-  SCOPED_TRACE(loss.name);
+void ExpectNamed(const Loss& loss, double timeout, int lost, bool shared_memory) {
+  SCOPED_TRACE(std::string(loss.name) + (shared_memory ? ", shared memory" : ", sockets"));
   std::vector<std::string> messages;
   const auto begin = std::chrono::steady_clock::now();
   const Codes codes = RunRanks(
       3, timeout,
       [&](Group& group) {
+        const auto exchange = Model().Exchange(group);  // from now on with shared memory
         at::Tensor values = at::ones({4}, at::kDouble);
         for (int i = 0;; ++i) {
           group.Tell(i, RankPhase::kComputing);
@@ -287,7 +298,7 @@ void ExpectNamed(const Loss& loss, double timeout, int lost) {
           group.Sum(values);
         }
       },
-      &messages);
+      &messages, shared_memory);
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   EXPECT_LE(took.count(), timeout + 10);
   for (int rank = 0; rank < 3; ++rank) {
@@ -310,13 +321,18 @@ int Die(Group& /*group*/) {
 }
 
 TEST(Watch, NamesTheRankThatFailed) {
-  ExpectNamed({"words", FailWithWords, "the disk is full"}, 20, 1);
-  ExpectNamed({"words of the store's holder", FailWithWords, "the disk is full"}, 20, 0);
+  for (const bool shared_memory : {true, false}) {
+    ExpectNamed({"words", FailWithWords, "the disk is full"}, 20, 1, shared_memory);
+    ExpectNamed({"words of the store's holder", FailWithWords, "the disk is full"}, 20, 0,
+                shared_memory);
+  }
 }
 
 TEST(Watch, NamesTheRankThatWasKilled) {
-  ExpectNamed({"killed", Die, "without a word"}, 20, 2);
-  ExpectNamed({"the store's holder killed", Die, "without a word"}, 20, 0);
+  for (const bool shared_memory : {true, false}) {
+    ExpectNamed({"killed", Die, "without a word"}, 20, 2, shared_memory);
+    ExpectNamed({"the store's holder killed", Die, "without a word"}, 20, 0, shared_memory);
+  }
 }
 
 TEST(Watch, NamesTheRankThatKeepsTheOthersWaiting) {
@@ -324,7 +340,9 @@ TEST(Watch, NamesTheRankThatKeepsTheOthersWaiting) {
     std::this_thread::sleep_for(std::chrono::seconds(10));
     return 0;
   };
-  ExpectNamed({"asleep", sleep, "kept the others waiting"}, 3, 1);
+  for (const bool shared_memory : {true, false}) {
+    ExpectNamed({"asleep", sleep, "kept the others waiting"}, 3, 1, shared_memory);
+  }
 }
 
 TEST(JoinGroup, NamesTheRanksThatDoNotCome) {
@@ -332,7 +350,7 @@ TEST(JoinGroup, NamesTheRanksThatDoNotCome) {
   environment.world = 3;
   environment.port = FreePort();
   try {
-    JoinGroup(environment, {1, false, {}});
+    JoinGroup(environment, {1, false, true, {}});
     ADD_FAILURE() << "joined nobody";
   } catch (const Error& error) {
     EXPECT_NE(error.problem().find("number 1, 2"), std::string::npos) << error.problem();

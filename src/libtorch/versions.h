@@ -1,10 +1,15 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/native/ConvUtils.h>
 #include <c10/core/Allocator.h>
 #include <c10/util/intrusive_ptr.h>
 #include <torch/version.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #include <cstring>
 #include <optional>
@@ -28,6 +33,15 @@ using Optional = c10::optional<T>;
 template <typename T>
 using Optional = std::optional<T>;
 #endif
+
+// How many threads operations on the CPU use. PyTorch packages bring an OpenMP of their own, so the
+// one that is linked here, oneDNN's and that of at::parallel_for in our sources, is told as well.
+inline void UseThreads(int threads) {
+  at::set_num_threads(threads);
+#ifdef _OPENMP
+  omp_set_num_threads(threads);
+#endif
+}
 
 // Which kernel LibTorch picks for a convolution without bias. Since 2.0 sizes may be symbols.
 inline at::native::ConvBackend SelectConvolution(const at::Tensor& input, const at::Tensor& weight,

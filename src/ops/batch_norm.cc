@@ -49,6 +49,8 @@ struct Rows {
     return (sample * channels + channel) * length;
   }
   double count() const { return static_cast<double>(n * length); }
+  // Channels that are worth a thread.
+  int64_t grain() const { return std::max<int64_t>(1, 8192 / std::max<int64_t>(n * length, 1)); }
 
   int64_t n, channels, length;
 };
@@ -57,7 +59,7 @@ struct Rows {
 // thread.
 template <typename Run>
 void ForEachChannel(const Rows& rows, const Run& run) {
-  at::parallel_for(0, rows.channels, 1, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, rows.channels, rows.grain(), [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) run(c);
   });
 }

@@ -28,6 +28,11 @@ struct Planes {
   int64_t At(int64_t plane) const { return plane * positions * lanes; }
   int64_t ChannelOf(int64_t plane) const { return plane % blocks * lanes; }
 
+  // Planes that are worth a thread.
+  int64_t grain() const {
+    return std::max<int64_t>(1, 8192 / std::max<int64_t>(positions * lanes, 1));
+  }
+
   int64_t samples, blocks, positions, lanes;
 };
 
@@ -36,7 +41,7 @@ float* Data(const at::Tensor& x) { return x.data_ptr<float>(); }
 // Calls run(BlockedRows<lanes>(), plane) for every plane, each on one thread.
 template <typename Run>
 void ForEachPlane(const Planes& planes, const Run& run) {
-  at::parallel_for(0, planes.count(), 1, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, planes.count(), planes.grain(), [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) run(BlockedRows<16>(), p);
   });
 }

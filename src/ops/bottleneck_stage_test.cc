@@ -326,8 +326,8 @@ TEST(ConvNormRelu, HasTheBitsOfThePlainComposition) {
 
 TEST(MaxPool3x3, HasTheBitsOfAtens) {
   at::manual_seed(2);
-  for (const int64_t stride : {1, 2}) {
-    for (const int64_t size : {1, 2, 7, 12}) {
+  for (const int64_t stride : {1, 2, 3}) {
+    for (const int64_t size : {1, 2, 3, 7, 12, 150}) {
       const at::Tensor x = at::relu(at::randn({2, 3, 4, size, size + 1})).set_requires_grad(true);
       const at::Tensor y = MaxPool3x3(x, stride);
       const at::Tensor z = x.detach().clone().set_requires_grad(true);

@@ -3,47 +3,38 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <limits>
 #include <tuple>
 #include <utility>
 
 #include "ops/gradient_node.h"
+#include "ops/max_pool_rows.h"
 
 namespace kinefit {
 namespace {
 
-constexpr int64_t kWindow = 3;
-constexpr int64_t kPadding = 1;
+constexpr int64_t kWindow = kPoolWindow;
+constexpr int64_t kPadding = kPoolPadding;
 
 // All frames of all channels, one plane after the other.
-struct Planes {
-  int64_t count, height, width;  // of the input
-  int64_t out_height, out_width, stride;
+struct Planes : PoolPlane {
+  int64_t count;
+
+  int64_t pixels() const { return height * width; }
+  int64_t out_pixels() const { return out_height * out_width; }
+  // Planes that are worth a thread.
+  int64_t grain() const { return std::max<int64_t>(1, 16384 / std::max<int64_t>(pixels(), 1)); }
 };
 
 template <typename T>
-void PoolPlane(const T* in, const Planes& p, T* out, uint8_t* places) {
-  for (int64_t y = 0; y < p.out_height; ++y) {
-    for (int64_t x = 0; x < p.out_width; ++x) {
-      const int64_t top = y * p.stride - kPadding;
-      const int64_t left = x * p.stride - kPadding;
-      T best{};
-      int64_t place = -1;
-      for (int64_t dy = std::max<int64_t>(0, -top); dy < std::min(kWindow, p.height - top); ++dy) {
-        for (int64_t dx = std::max<int64_t>(0, -left); dx < std::min(kWindow, p.width - left);
-             ++dx) {
-          const T value = in[(top + dy) * p.width + left + dx];
-          // The first of equals; a NaN wins.
-          if (place < 0 || value > best || value != value) {
-            best = value;
-            place = dy * kWindow + dx;
-          }
-        }
-      }
-      *out++ = best;
-      *places++ = static_cast<uint8_t>(place);
+void PoolPlanes(const at::Tensor& x, const Planes& p, const at::Tensor& out,
+                const at::Tensor& places) {
+  at::parallel_for(0, p.count, p.grain(), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      MaxOfWindows(static_cast<const T*>(x.data_ptr()) + i * p.pixels(), p,
+                   static_cast<T*>(out.data_ptr()) + i * p.out_pixels(),
+                   places.data_ptr<uint8_t>() + i * p.out_pixels());
     }
-  }
+  });
 }
 
 template <typename T>
@@ -76,15 +67,12 @@ std::pair<at::Tensor, at::Tensor> Pool(const at::Tensor& x, const Planes& p) {
     at::Tensor out = at::empty(sizes, x.options());
     at::Tensor places = at::empty(sizes, x.options().dtype(at::kByte));
     if (x.is_meta()) return {out, places};
-    AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, x.scalar_type(), "MaxPool3x3", [&] {
-      at::parallel_for(0, p.count, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t at = i * p.out_height * p.out_width;
-          PoolPlane(x.data_ptr<scalar_t>() + i * p.height * p.width, p,
-                    out.data_ptr<scalar_t>() + at, places.data_ptr<uint8_t>() + at);
-        }
-      });
-    });
+    if (x.scalar_type() == at::kBFloat16) {
+      PoolPlanes<BFloat16Bits>(x, p, out, places);
+    } else {
+      AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "MaxPool3x3",
+                                 [&] { PoolPlanes<scalar_t>(x, p, out, places); });
+    }
     return {out, places};
   }
   auto [out, indices] =
@@ -102,11 +90,11 @@ at::Tensor Unpool(const at::Tensor& grad, const at::Tensor& places, const Planes
     at::Tensor out = at::empty(sizes, grad.options());
     if (grad.is_meta()) return out;
     AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, grad.scalar_type(), "MaxPool3x3Backward", [&] {
-      at::parallel_for(0, p.count, 1, [&](int64_t begin, int64_t end) {
+      at::parallel_for(0, p.count, p.grain(), [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
-          const int64_t at = i * p.out_height * p.out_width;
+          const int64_t at = i * p.out_pixels();
           UnpoolPlane(grad.data_ptr<scalar_t>() + at, places.data_ptr<uint8_t>() + at, p,
-                      out.data_ptr<scalar_t>() + i * p.height * p.width);
+                      out.data_ptr<scalar_t>() + i * p.pixels());
         }
       });
     });
@@ -142,12 +130,8 @@ at::Tensor MaxPool3x3(const at::Tensor& input, int64_t stride) {
   const auto out = [&](int64_t size) { return (size + 2 * kPadding - kWindow) / stride + 1; };
   const at::Tensor x = input.contiguous();
   TORCH_CHECK(x.dim() == 5 && x.size(3) > 0 && x.size(4) > 0, "MaxPool3x3 takes [N, C, T, H, W]");
-  const Planes planes{x.size(0) * x.size(1) * x.size(2),
-                      x.size(3),
-                      x.size(4),
-                      out(x.size(3)),
-                      out(x.size(4)),
-                      stride};
+  const Planes planes{{x.size(3), x.size(4), out(x.size(3)), out(x.size(4)), stride},
+                      x.size(0) * x.size(1) * x.size(2)};
   at::Tensor result;
   at::Tensor places;
   {
