@@ -242,8 +242,8 @@ void MeasureMemory(const std::vector<std::string>& arguments) {
   int64_t clips = 0;
   for (Batch batch; loader.Next(&batch);) {
     // As a step does that takes longer than the loader: all batches that may be there at once are.
-    // Without, how much of the newest one is there when the last is let go is a matter of chance.
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    // Otherwise how much of the newest one is there when the last is let go is a matter of chance.
+    std::this_thread::sleep_for(std::chrono::milliseconds(clips < 400 ? 500 : 50));
     clips += batch.labels.size(0);
     if (clips % 500 < 8) peaks.push_back({clips, PeakMebibytes()});
   }
