@@ -17,9 +17,9 @@
 
 namespace kinefit {
 
-// True where batch norm on the CPU rounds as that of 1.13 does, which the loops of
-// ops/batch_norm_rows.h follow bit by bit.
-inline constexpr bool kBatchNormRoundsAs113 = TORCH_VERSION_MAJOR < 2;
+// Whether the CPU's gradient of batch norm multiplies and adds in one instruction, as the compiler
+// contracted it in 1.13. The loops of ops/batch_norm_rows.h follow its rounding bit by bit.
+inline constexpr bool kFusesBatchNormProducts = TORCH_VERSION_MAJOR < 2;
 
 #if TORCH_VERSION_MAJOR < 2
 template <typename T>

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "libtorch/versions.h"
 #include "ops/batch_norm_rows.h"
 #include "ops/blocked.h"
 #include "ops/blocked_norm.h"
@@ -206,8 +207,8 @@ void CpuInputGradient(const at::Tensor& grad, const Normalisable& x, bool relu,
     double dot = 0;
     for (int64_t n = 0; n < rows.n; ++n) {
       const int64_t at = rows.At(n, c);
-      const GradientSums<T> row =
-          RowGradientSums(g + at, values + at, rows.length, mean[c], relu, fold);
+      const GradientSums<T> row = RowGradientSums(g + at, values + at, rows.length, mean[c], relu,
+                                                  fold, kFusesBatchNormProducts);
       sum += static_cast<double>(row.grad);
       dot += static_cast<double>(row.dot);
     }
@@ -316,8 +317,9 @@ at::Tensor LocalGradientSums(const at::Tensor& grad, const Normalisable& x, bool
       out[c] = out[channels + c] = 0;
       for (int64_t n = 0; n < rows.n; ++n) {
         const int64_t at = rows.At(n, c);
-        const GradientSums<T> row = RowGradientSums(Data<T>(grad) + at, Data<T>(x.x) + at,
-                                                    rows.length, mean[c], relu, folded.At(c));
+        const GradientSums<T> row =
+            RowGradientSums(Data<T>(grad) + at, Data<T>(x.x) + at, rows.length, mean[c], relu,
+                            folded.At(c), kFusesBatchNormProducts);
         out[c] += static_cast<double>(row.grad);
         out[channels + c] += static_cast<double>(row.dot);
       }
