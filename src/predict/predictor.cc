@@ -117,8 +117,8 @@ Predictor::Predictor(const std::string& checkpoint, const std::vector<std::strin
     const std::string there = DeviceInsteadOf(config_.device);
     if (there != config_.device) trained_on_ = std::exchange(config_.device, there);
   }
-  network_ = MakeNetwork(config_.model,
-                         at::TensorOptions(at::kFloat).device(UseDevice(config_.device)));
+  network_ =
+      MakeNetwork(config_.model, at::TensorOptions(at::kFloat).device(UseDevice(config_.device)));
   LoadInto(NamedPairs(*network_), StateDictOf(root, checkpoint, true), true, checkpoint);
   network_->Train(false);
 }

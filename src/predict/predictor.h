@@ -28,7 +28,8 @@ class Predictor {
   explicit Predictor(const std::string& checkpoint, const std::vector<std::string>& overrides = {});
   // Its `device` is the one that is used.
   const Config& config() const { return config_; }
-  // Which device is used, and which the training used if that was another; one line without its end.
+  // Which device is used, and which the training used if that was another; one line without its
+  // end.
   std::string DeviceText() const;
   // The classes, best first, at most `top`. `pose_file`: an annotation pickle with the clip's entry
   // (or exactly one entry), or a .npz with `keypoint` [M,T,V,2] (and `keypoint_score` [M,T,V]).
