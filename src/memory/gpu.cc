@@ -78,13 +78,13 @@ c10::Device UseDevice(const std::string& device) {
                 "use device = \"cpu\", or build against a LibTorch with CUDA (docs/libtorch.md)");
   }
   const auto* guard = c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA);
-  const auto count = static_cast<int64_t>(guard->deviceCount());
-  if (std::max<int64_t>(wanted.index(), 0) >= count) {
+  const c10::DeviceIndex count = guard->deviceCount();
+  if (!wanted.has_index()) wanted.set_index(0);
+  if (wanted.index() >= count) {
     throw Error("this process sees " + std::to_string(count) + " GPUs",
                 "device = \"" + device + "\"",
                 "they are numbered from 0; CUDA_VISIBLE_DEVICES says which are seen");
   }
-  if (!wanted.has_index()) wanted.set_index(0);
   guard->setDevice(wanted);
   at::globalContext().setDeterministicCuDNN(true);
   return wanted;

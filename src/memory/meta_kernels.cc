@@ -381,6 +381,7 @@ Tensor AdaptiveAveragePool3dBackward(const Tensor& grad_output, const Tensor& in
 
 // ---- Random masks and indexing ------------------------------------------------------------------
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): the operator's type
 Tensor& BernoulliInPlace(Tensor& self, double, Optional<at::Generator>) { return self; }
 
 Tensor& MaskedFillInPlace(Tensor& self, const Tensor&, const at::Scalar&) { return self; }

@@ -166,6 +166,7 @@ KINEFIT_INLINE void BackToInput(const T* grad, const T* y, int64_t n, InputGradi
 }  // namespace
 
 // The clones cannot be templates: one set of functions for each type.
+// NOLINTBEGIN(bugprone-macro-parentheses): T and P are types
 #define KINEFIT_ROWS(T, P)                                                                         \
   template <>                                                                                      \
   KINEFIT_CLONES double RowSum<T>(const T* y, int64_t n) {                                         \
@@ -201,6 +202,7 @@ KINEFIT_INLINE void BackToInput(const T* grad, const T* y, int64_t n, InputGradi
                                           T* out) {                                                \
     BackToInput(grad, y, n, k, relu, s, out);                                                      \
   }
+// NOLINTEND(bugprone-macro-parentheses)
 
 KINEFIT_ROWS(float, float)
 KINEFIT_ROWS(double, double)
