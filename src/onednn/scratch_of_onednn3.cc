@@ -31,11 +31,15 @@ int64_t ReachedOutputs(const ConvolutionShape& shape, size_t i) {
   return output + beyond(begin) + beyond(end);
 }
 
+bool HasAvx512() {
+  const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  const auto wanted = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+  return (isa & wanted) == wanted;
+}
+
 // Input channels that these kernels do at a time: one, two or four registers of 32-bit numbers.
 int64_t ChannelBlock(int64_t channels) {
-  const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
-  const auto wide = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
-  const int64_t lanes = (isa & wide) == wide ? 16 : 8;
+  const int64_t lanes = HasAvx512() ? 16 : 8;
   if (channels <= lanes) return lanes;
   return channels % (4 * lanes) == 0 ? 4 * lanes : 2 * lanes;
 }
@@ -108,7 +112,7 @@ ConvolutionScratch ScratchOfOneDnn3(ConvolutionPass pass, const ConvolutionShape
                                    : QueryConvolutionScratch(pass, shape);
   if (scratch.scratchpad == 0) return scratch;
   // Threads that sum a weight gradient meet at a barrier that has a page to itself.
-  const bool meet = pass == ConvolutionPass::kBackwardWeight && shape.threads > 1;
+  const bool meet = pass == ConvolutionPass::kBackwardWeight && shape.threads > 1 && HasAvx512();
   if (meet && AllOnes(shape.weight, 2)) scratch.scratchpad += 2 * kPage;
   if (transposed) scratch.scratchpad += kAlignment;  // a convolution's inside of another one
   return scratch;
