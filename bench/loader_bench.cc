@@ -3,12 +3,16 @@
 // videos, or a packed store with "-".
 //
 //   clips SET VIDEOS SPLIT FIRST COUNT OUT   one JSON object like that of time_transforms.py
+//   drawing SET VIDEOS SPLIT COUNT OUT       clips of both streams and of joints alone, with
+//   heatmaps
+//                                            and with joints to draw them from; and the drawing
 //   gops VIDEO FRAMES OUT                    8 + 32 frames of one video to tensors: frames picked,
 //                                            and decoded from the start
 //   workers SET VIDEOS SPLIT SAMPLES OUT     wall clock: clips per second with one and two workers
 //   memory SET VIDEOS SPLIT SAMPLES OUT      peak resident memory on the way through an epoch
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -20,11 +24,14 @@
 #include <nlohmann/json.hpp>
 #include <opencv2/core.hpp>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "dataset/annotations.h"
 #include "dataset/frames.h"
+#include "loader/device_heatmaps.h"
 #include "loader/loader.h"
+#include "memory/cpu_allocator.h"
 #include "random/stream.h"
 #include "transform/pipeline.h"
 #include "transform/sample_frames.h"
@@ -73,13 +80,51 @@ struct OneClip {
         heatmaps(at::zeros({shapes.heatmaps_numel()})) {}
   void Make(const Sample& sample, const Config& config, uint64_t number) {
     RandomStream random(0, "augment", 0, number);
-    RunPipelineInto(sample, config, Phase::kTrain, 1, false, random, imgs.data_ptr<float>(),
-                    heatmaps.data_ptr<float>());
+    RunPipelineInto(sample, config, Phase::kTrain, 1, false, random,
+                    {imgs.data_ptr<float>(), heatmaps.data_ptr<float>(), {}});
   }
   ClipShapes shapes;
   at::Tensor imgs;
   at::Tensor heatmaps;
 };
+
+// Milliseconds per clip to make it with heatmaps, with joints instead, and to draw these in batches
+// of eight on the CPU, one thread.
+void TimeDrawing(const std::vector<std::string>& arguments) {
+  constexpr int64_t kBatch = 8;
+  at::set_num_threads(1);
+  Config config = ReferenceConfig(arguments.at(0), arguments.at(1));
+  const Dataset dataset = LoadDataset(config, arguments.at(2));
+  const size_t count = std::stoul(arguments.at(3));
+  nlohmann::json result;
+  for (const std::string type : {"rgbpose", "pose"}) {
+    config.model.type = type;
+    OneClip clip(config);
+    Batch batch;
+    batch.joints = EmptyJoints(config, kBatch, config.data.crop, at::kFloat);
+    nlohmann::json host = nlohmann::json::array();
+    nlohmann::json joints = nlohmann::json::array();
+    nlohmann::json drawing = nlohmann::json::array();
+    for (size_t i = 0; i < count; ++i) {
+      const Sample& sample = dataset.samples.at(i);
+      const auto place = static_cast<int64_t>(i) % kBatch;
+      host.push_back(Least([&] { clip.Make(sample, config, i); }));
+      const at::Tensor& all = batch.joints.tensor;
+      joints.push_back(Least([&] {
+        RandomStream random(0, "augment", 0, i);
+        RunPipelineInto(sample, config, Phase::kTrain, 1, false, random,
+                        {clip.imgs.data_ptr<float>(),
+                         nullptr,
+                         {all[place].data_ptr<float>(), all.size(1), all.size(3)}});
+      }));
+      if (place + 1 < kBatch) continue;
+      at::Tensor drawn;
+      drawing.push_back(Least([&] { drawn = HeatmapsOn(batch, config.data, at::kCPU); }) / kBatch);
+    }
+    result[type] = {{"host", host}, {"joints", joints}, {"drawing", drawing}};
+  }
+  std::ofstream(arguments.at(4)) << result;
+}
 
 // The frames that Make() will ask for: drawn from the stream before anything else.
 std::vector<int64_t> FramesOf(const Sample& sample, const Config& config, uint64_t number) {
@@ -196,6 +241,9 @@ void MeasureMemory(const std::vector<std::string>& arguments) {
   nlohmann::json peaks = nlohmann::json::array();
   int64_t clips = 0;
   for (Batch batch; loader.Next(&batch);) {
+    // As a step does that takes longer than the loader: all batches that may be there at once are.
+    // Without, how much of the newest one is there when the last is let go is a matter of chance.
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
     clips += batch.labels.size(0);
     if (clips % 500 < 8) peaks.push_back({clips, PeakMebibytes()});
   }
@@ -205,11 +253,14 @@ void MeasureMemory(const std::vector<std::string>& arguments) {
 
 int Run(const std::vector<std::string>& arguments) {
   cv::setNumThreads(0);
+  InstallCpuAllocator();  // as the program does
   const std::string what = arguments.empty() ? "" : arguments[0];
   const std::vector<std::string> rest(arguments.begin() + (arguments.empty() ? 0 : 1),
                                       arguments.end());
   if (what == "clips" && rest.size() == 6) {
     TimeClips(rest);
+  } else if (what == "drawing" && rest.size() == 5) {
+    TimeDrawing(rest);
   } else if (what == "gops" && rest.size() == 3) {
     TimeGops(rest);
   } else if (what == "workers" && rest.size() == 5) {

@@ -105,6 +105,17 @@ def gops(folder):
             '1.5x' if gop == 250 else '1x')
 
 
+def drawing(folder):
+    times = bench(folder, 'drawing', *SET, 'split1_train', 48)
+    print('\ndata.heatmap.draw_on = "device", CPU time per clip, one thread\n')
+    print('| | host | device | of which drawing, on the CPU |')
+    print('| --- | --- | --- | --- |')
+    for name, kind in (('mp4 to batch tensors', 'rgbpose'), ('joints alone', 'pose')):
+        part = {key: statistics.median(values) for key, values in times[kind].items()}
+        print(f'| {name} | {part["host"]:.2f} ms | {part["joints"] + part["drawing"]:.2f} ms | '
+              f'{part["drawing"]:.2f} ms |')
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--rounds', type=int, default=5)
@@ -112,7 +123,7 @@ def main():
     parser.add_argument('--samples', type=int, default=10000, help='of the memory run')
     parser.add_argument('--keep', metavar='FOLDER', help='keeps the packed store and the videos '
                         'that are made for a run there, and uses those that it has')
-    parser.add_argument('--only', choices=['clips', 'gops', 'workers', 'memory'])
+    parser.add_argument('--only', choices=['clips', 'drawing', 'gops', 'workers', 'memory'])
     args = parser.parse_args()
     if not os.path.exists(SET[0]):
         sys.exit(f'the JHMDB-14 set is not at {JHMDB}: set KINEFIT_SHARED')
@@ -132,6 +143,8 @@ def main():
             print('| per core | kinefit | mmaction2 | ratio | at least |')
             print('| --- | --- | --- | --- | --- |')
             clips(folder, have_reference, args.rounds, args.clips)
+        if wanted('drawing'):
+            drawing(folder)
         if wanted('gops'):
             gops(folder)
         if wanted('workers'):

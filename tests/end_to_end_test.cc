@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "checkpoint/checkpoint.h"
 #include "files/npy.h"
@@ -96,6 +97,35 @@ TEST_F(EndToEnd, SameSeedSameBits) {
       EXPECT_TRUE(at::equal(weights[0][i].second, weights[other][i].second)) << weights[0][i].first;
     }
   }
+}
+
+// Joints in the batches, heatmaps drawn beside the network: the same training but for rounding.
+TEST_F(EndToEnd, HeatmapsDrawnOnTheDevice) {
+  const std::string config = WriteConfig("pose");
+  std::vector<std::vector<double>> losses;
+  std::vector<at::Tensor> scores;
+  for (const std::string draw_on : {"host", "device"}) {
+    const std::string run = scratch_ / draw_on;
+    const std::string set = "data.heatmap.draw_on=" + draw_on;
+    Succeed({"train", config, "--work-dir", run, "--set", set});
+    losses.emplace_back();
+    std::istringstream log(ReadText(run + "/log.jsonl"));
+    for (std::string line; std::getline(log, line);) {
+      const nlohmann::json event = nlohmann::json::parse(line);
+      if (event.contains("loss")) losses.back().push_back(event["loss"]);
+    }
+    const std::string results = scratch_ / ("results_" + draw_on);
+    // The same weights for both.
+    Succeed({"test", config, scratch_ / "host/last.pth", "--clips", "2", "--flip", "--set", set,
+             "--out", results});
+    std::vector<double> fused = ReadNpz(results + "/scores.npz").at("scores_fused").ToDoubles();
+    scores.push_back(at::tensor(fused, at::kDouble));
+  }
+  ASSERT_EQ(losses[0].size(), losses[1].size());
+  ASSERT_FALSE(losses[0].empty());
+  EXPECT_NEAR(losses[0].front(), losses[1].front(), 1e-5);
+  EXPECT_NEAR(losses[0].back(), losses[1].back(), 0.05);
+  EXPECT_LE((scores[0] - scores[1]).abs().max().item<double>(), 1e-5);
 }
 
 TEST_F(EndToEnd, ForwardAgreesWithTheReferenceFixture) {

@@ -96,8 +96,9 @@ struct HeatmapConfig {  // mmaction2 GeneratePoseTarget
   bool use_score = true;
   bool with_joints = true;
   bool with_limbs = false;
-  bool double_flip = false;  // its `double`: the flipped clip appended
-  double scaling = 1;        // heatmap size / image size
+  bool double_flip = false;      // its `double`: the flipped clip appended
+  double scaling = 1;            // heatmap size / image size
+  std::string draw_on = "host";  // "host", "device": by the loader, or where the network runs
 };
 
 struct DataConfig {

@@ -286,6 +286,10 @@ void AddData(const ConfigLines<DataConfig>& add) {
   heatmap("with_limbs", &M::with_limbs, Anything(), "one channel per entry of data.limbs");
   heatmap("double_flip", &M::double_flip, Anything(), "append the mirrored clip");
   heatmap("scaling", &M::scaling, AboveUpTo(0, 4), "heatmap size / image size");
+  heatmap(
+      "draw_on", &M::draw_on, OneOf({"host", "device"}),
+      "host: the loader draws; device: batches bring joints, drawn where the network runs (less "
+      "to keep ready and to copy to a GPU)");
 }
 
 void AddOptimizer(const ConfigLines<OptimizerConfig>& add) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <map>
 #include <mutex>
@@ -10,6 +11,7 @@
 
 #include "config/joint_layout.h"
 #include "convert/parallel.h"
+#include "convert/parts.h"
 #include "convert/pose_source.h"
 #include "convert/source_clips.h"
 #include "files/error.h"
@@ -21,16 +23,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What became of the clips of one video.
-struct ImportedVideo {
-  struct Clip {
-    std::string id;
-    std::string encoded;   // "" if it could not be used
-    std::string left_out;  // why
-  };
-  std::vector<Clip> clips;  // as SourceVideo::clips
-  int64_t joints = 0;
-};
+// Part of what a piece is checked against: to be raised with every change of what is written.
+constexpr char kVersion[] = "kinefit import 1";
 
 // Where a clip lies in its video.
 struct Range {
@@ -78,18 +72,22 @@ class Importer {
     }
     PoseSource poses(options_.pose.empty() ? clips_.root : options_.pose, options_.first_image);
     poses_ = &poses;
-    MakeFolder(options_.out);
-    RemoveAbandonedTemporaries(options_.out);
-    imported_.resize(clips_.videos.size());
+    const PartFolder parts(options_.out);
     const auto total = static_cast<int64_t>(clips_.videos.size());
     int64_t done = 0;
     std::mutex mutex;
     ForEachInParallel(total, options_.threads, [&](int64_t i) {
-      ImportVideo(clips_.videos[static_cast<size_t>(i)], &imported_[static_cast<size_t>(i)]);
+      const SourceVideo& video = clips_.videos[static_cast<size_t>(i)];
+      const std::string made_from = Fingerprint(video);
+      ConvertedPart part;
+      // What could not be used is tried again: its messages may name lines that have moved.
+      if (!parts.Read(PartName(video), made_from, &part) || !AllUsable(part)) {
+        parts.Write(PartName(video), made_from, ImportVideo(video));
+      }
       const std::lock_guard<std::mutex> lock(mutex);
       if (progress_) progress_(++done, total);
     });
-    Write();
+    Write(parts);
     return std::move(report_);
   }
 
@@ -144,9 +142,54 @@ class Importer {
                               " classes have too few videos for one in the test; see --test-share");
   }
 
-  void ImportVideo(const SourceVideo& source, ImportedVideo* result) const {
-    for (const size_t clip : source.clips) result->clips.push_back({ClipId(source, clip), "", ""});
-    const auto leave_out = [&](ImportedVideo::Clip* clip, const Error& error) {
+  static bool AllUsable(const ConvertedPart& part) {
+    return std::all_of(part.clips.begin(), part.clips.end(),
+                       [](const ConvertedClip& clip) { return clip.left_out.empty(); });
+  }
+
+  static std::string PartName(const SourceVideo& video) {
+    char name[17];
+    std::snprintf(name, sizeof(name), "%016llx",
+                  static_cast<unsigned long long>(XxHash64(video.name)));
+    return name;
+  }
+
+  // The pose file or folder of a video; "" if there is none.
+  std::string PosePath(const SourceVideo& source) const {
+    if (!source.pose.empty()) return source.pose;
+    return source.is_video ? poses_->Find(source.stem) : source.path;
+  }
+
+  // What the piece of a video is made from: changes with the files, what is asked for of them, and
+  // the clips in the video.
+  std::string Fingerprint(const SourceVideo& source) const {
+    std::string text = kVersion;
+    const auto add = [&](const std::string& line) { text += "\n" + line; };
+    for (const int64_t number :
+         {options_.persons, options_.first_image, options_.width, options_.height}) {
+      add(std::to_string(number));
+    }
+    add(source.name + ": " + FileState(source.path));
+    const std::string poses = PosePath(source);
+    for (const std::string& file : poses_->FilesOf(poses, source.stem)) {
+      add(file + ": " + FileState(file));
+    }
+    for (const size_t clip : source.clips) {
+      const ManifestEntry& entry = clips_.entries[clip];
+      add(ClipId(source, clip) + " " + std::to_string(clips_.labels[clip]));
+      const auto bound = [&](const auto& value) { add(value ? std::to_string(*value) : "-"); };
+      bound(entry.start);
+      bound(entry.end);
+      bound(entry.start_frame);
+      bound(entry.end_frame);
+    }
+    return text;
+  }
+
+  ConvertedPart ImportVideo(const SourceVideo& source) const {
+    ConvertedPart part;
+    part.clips.resize(source.clips.size());
+    const auto leave_out = [&](ConvertedClip* clip, const Error& error) {
       clip->left_out = error.problem();
       if (!error.where().empty()) clip->left_out += " (" + error.where() + ")";
     };
@@ -154,24 +197,24 @@ class Importer {
       VideoInfo video;
       if (source.is_video) video = ProbeVideo(source.path);
       const DetectedPoses poses = ReadPoses(source, &video);
-      result->joints = poses.joints;
+      part.joints = poses.joints;
       for (size_t i = 0; i < source.clips.size(); ++i) {
         try {
-          result->clips[i].encoded = EncodeOne(source, i, video, poses, result->clips[i].id);
+          part.clips[i].encoded = EncodeOne(source, i, video, poses);
         } catch (const Error& error) {
-          leave_out(&result->clips[i], error);
+          leave_out(&part.clips[i], error);
         }
       }
     } catch (const ResourceError&) {
       throw;  // not the video's fault
     } catch (const Error& error) {
-      for (ImportedVideo::Clip& clip : result->clips) leave_out(&clip, error);
+      for (ConvertedClip& clip : part.clips) leave_out(&clip, error);
     }
+    return part;
   }
 
   DetectedPoses ReadPoses(const SourceVideo& source, VideoInfo* video) const {
-    std::string path = source.pose;
-    if (path.empty()) path = source.is_video ? poses_->Find(source.stem) : source.path;
+    const std::string path = PosePath(source);
     if (path.empty()) {
       throw Error("no pose file is there for " + source.stem,
                   options_.pose.empty() ? clips_.root : options_.pose);
@@ -197,11 +240,11 @@ class Importer {
   }
 
   std::string EncodeOne(const SourceVideo& source, size_t index, const VideoInfo& video,
-                        const DetectedPoses& poses, const std::string& id) const {
+                        const DetectedPoses& poses) const {
     const ManifestEntry& entry = clips_.entries[source.clips[index]];
     const Range range = RangeOf(entry, video.frames, video.fps);
     ClipAnnotation clip;
-    clip.id = id;
+    clip.id = ClipId(source, source.clips[index]);
     if (source.is_video) clip.video = source.name;
     clip.label = clips_.labels[source.clips[index]];
     clip.width = poses.width;
@@ -231,12 +274,8 @@ class Importer {
     return id + "@" + text(entry.start, entry.start_frame) + "-" + text(entry.end, entry.end_frame);
   }
 
-  // The layout that fits the joints found.
-  std::string Layout() const {
-    std::map<int64_t, const SourceVideo*> counts;
-    for (size_t i = 0; i < imported_.size(); ++i) {
-      if (imported_[i].joints > 0) counts.emplace(imported_[i].joints, &clips_.videos[i]);
-    }
+  // The layout that fits the joints found: `counts` names a video for each number of them.
+  std::string Layout(const std::map<int64_t, const SourceVideo*>& counts) const {
     if (counts.empty()) return options_.joints;
     const int64_t joints = counts.begin()->first;
     if (counts.size() > 1) {
@@ -275,25 +314,34 @@ class Importer {
     return static_cast<size_t>(std::find(usual.begin(), usual.end(), split) - usual.begin());
   }
 
-  void Write() {
+  void Write(const PartFolder& parts) {
     const std::string report_path = options_.out + "/report.json";
     const std::string annotations = options_.out + "/annotations.pkl";
     AnnotationFileWriter writer(annotations);
     std::map<std::pair<size_t, std::string>, std::vector<std::string>> splits;
     std::set<std::string> ids;
-    for (size_t i = 0; i < imported_.size(); ++i) {
-      for (size_t k = 0; k < imported_[i].clips.size(); ++k) {
-        const ImportedVideo::Clip& clip = imported_[i].clips[k];
-        const ManifestEntry& entry = clips_.entries[clips_.videos[i].clips[k]];
-        if (!ids.insert(clip.id).second) {
-          throw Error("the clip " + clip.id + " is listed twice", entry.where, "list it once");
+    std::map<int64_t, const SourceVideo*> joints;
+    for (const SourceVideo& video : clips_.videos) {
+      ConvertedPart part;
+      if (!parts.Read(PartName(video), Fingerprint(video), &part) ||
+          part.clips.size() != video.clips.size()) {
+        throw Error("the files of " + video.name + " changed while they were imported",
+                    options_.source, "run the command again once they are complete");
+      }
+      if (part.joints > 0) joints.emplace(part.joints, &video);
+      for (size_t k = 0; k < part.clips.size(); ++k) {
+        const ConvertedClip& clip = part.clips[k];
+        const std::string id = ClipId(video, video.clips[k]);
+        const ManifestEntry& entry = clips_.entries[video.clips[k]];
+        if (!ids.insert(id).second) {
+          throw Error("the clip " + id + " is listed twice", entry.where, "list it once");
         }
         if (clip.encoded.empty()) {
-          report_.left_out.push_back({clip.id, clip.left_out});
+          report_.left_out.push_back({id, clip.left_out});
           continue;
         }
         writer.Add(clip.encoded);
-        splits[{Rank(entry.split), entry.split}].push_back(clip.id);
+        splits[{Rank(entry.split), entry.split}].push_back(id);
         ++report_.clips;
       }
     }
@@ -304,7 +352,7 @@ class Importer {
     }
     WriteReport(report_path, report_);
     CheckBadShare(report_, options_.max_bad_share, report_path);
-    const std::string layout = Layout();
+    const std::string layout = Layout(joints);
     WriteRest(named, annotations, layout, &writer);
   }
 
@@ -329,7 +377,6 @@ class Importer {
   SourceClips clips_;
   std::set<std::string> stems_twice_;  // of videos that differ in their extension alone
   const PoseSource* poses_ = nullptr;
-  std::vector<ImportedVideo> imported_;
   ConversionReport report_;
 };
 

@@ -30,9 +30,9 @@ struct ImportOptions {
 // report.json, and set.toml to include. Videos stay where they are. Frames in which nobody was
 // found have zeros and stay at their time. Without splits in the manifest, videos are dealt out to
 // "train" and "test" by their names and the seed, so that all segments of a video are on one
-// side. The bytes written are the same for any
-// number of threads. `progress` is told videos done and in all, from one thread at a time. Throws
-// Error.
+// side. The bytes written are the same for any number of threads. What is done of a video is kept
+// in `out`/.parts (PartFolder), so that a run that was cut off goes on where it was. `progress` is
+// told videos done and in all, from one thread at a time. Throws Error.
 ConversionReport ImportSet(const ImportOptions& options,
                            const std::function<void(int64_t, int64_t)>& progress = {});
 

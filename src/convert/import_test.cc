@@ -1,12 +1,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <set>
 
 #include "config/load.h"
 #include "convert/detected_poses.h"
+#include "convert/error_of_test.h"
 #include "convert/import_set.h"
 #include "convert/keypoint_json.h"
 #include "convert/manifest.h"
@@ -23,18 +25,6 @@ namespace kinefit {
 namespace {
 
 namespace fs = std::filesystem;
-
-#define EXPECT_HAS(text, part) EXPECT_NE(std::string(text).find(part), std::string::npos) << (text)
-
-template <typename Action>
-std::string ErrorOf(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 // Two joints at (x, y) and (x + 10, y + 20).
 Detection TwoJoints(int64_t frame, float x, float y, float score, int64_t track = -1) {
@@ -537,6 +527,67 @@ TEST_F(ImportFolder, SegmentsThatAreNotThere) {
   EXPECT_HAS(report.left_out[0].text, "m.csv:3");
   EXPECT_HAS(report.left_out[1].text, "nobody was found");
   EXPECT_HAS(report.left_out[2].text, "holds no frame");
+}
+
+// Run again, it does only what is not done, or was done of other files or with other options.
+TEST_F(ImportFolder, ContinuesWhereItWas) {
+  for (const std::string name : {"a", "b", "c"}) {
+    AddVideo("walk/" + name + ".mp4", 10);
+    Write("walk/" + name + ".json", AlphaPose(0, 10));
+  }
+  AddVideo("walk/d.mp4", 10);
+  for (int i = 0; i < 10; ++i) {
+    Write("walk/d/d_" + std::to_string(i) + "_keypoints.json", OpenPose(i, 17));
+  }
+  options_.max_bad_share = 0.9;
+  ImportSet(options_);
+  const std::string annotations = options_.out + "/annotations.pkl";
+  const std::string whole = ReadFile(annotations);
+  std::vector<fs::path> parts;
+  for (const auto& entry : fs::directory_iterator(options_.out + "/.parts")) {
+    parts.push_back(entry.path());
+  }
+  ASSERT_EQ(parts.size(), 4U);
+  const auto before = fs::file_time_type::clock::now() - std::chrono::hours(1);
+  // How many pieces the next run makes.
+  const auto made = [&] {
+    for (const fs::path& part : parts) {
+      if (fs::exists(part)) fs::last_write_time(part, before);
+    }
+    fs::remove(annotations);
+    ImportSet(options_);
+    return std::count_if(parts.begin(), parts.end(),
+                         [&](const fs::path& part) { return fs::last_write_time(part) != before; });
+  };
+  EXPECT_EQ(made(), 0);
+  EXPECT_EQ(ReadFile(annotations), whole);
+  // Cut off on the way, and damaged.
+  fs::remove(parts[0]);
+  fs::resize_file(parts[1], fs::file_size(parts[1]) - 1);
+  options_.threads = 1;
+  EXPECT_EQ(made(), 2);
+  EXPECT_EQ(ReadFile(annotations), whole);
+  // Another pose file, one frame of OpenPose's, a video, a pose file that is missing and comes
+  // back.
+  Write("walk/a.json", AlphaPose(2, 10));
+  EXPECT_EQ(made(), 1);
+  EXPECT_NE(ReadFile(annotations), whole);
+  Write("walk/d/d_4_keypoints.json", OpenPose(400, 17));
+  EXPECT_EQ(made(), 1);
+  EXPECT_EQ(Load("").samples[3].pose.xy[2 * 17 * 4], 410);
+  AddVideo("walk/b.mp4", 11);
+  EXPECT_EQ(made(), 1);
+  EXPECT_EQ(Load("").samples[1].total_frames, 11);
+  fs::remove(folder_.File("src/walk/c.json"));
+  EXPECT_EQ(made(), 1);
+  EXPECT_EQ(Load("").samples.size(), 3U);
+  Write("walk/c.json", AlphaPose(0, 10));
+  EXPECT_EQ(made(), 1);
+  EXPECT_EQ(Load("").samples.size(), 4U);
+  options_.persons = 1;
+  EXPECT_EQ(made(), 4);
+  options_.seed = 9;  // other splits, the same clips
+  EXPECT_EQ(made(), 0);
 }
 
 TEST_F(ImportFolder, PosesAlone) {

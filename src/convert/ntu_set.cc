@@ -1,20 +1,17 @@
 #include "convert/ntu_set.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <map>
 #include <mutex>
-#include <nlohmann/json.hpp>
 
 #include "convert/media_files.h"
 #include "convert/ntu_performers.h"
 #include "convert/ntu_skeleton.h"
 #include "convert/parallel.h"
+#include "convert/parts.h"
 #include "files/error.h"
 #include "files/publish.h"
-#include "files/zip.h"
 #include "video/reader.h"
 
 namespace kinefit {
@@ -23,7 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // Part of what a piece is checked against: to be raised with every change of what is written.
-constexpr char kVersion[] = "kinefit ntu part 1";
+constexpr char kVersion[] = "kinefit ntu 2";
 constexpr int64_t kWidth = 1920;
 constexpr int64_t kHeight = 1080;
 constexpr double kTruncated = 0.9;  // a video shorter than this share of the skeleton is damaged
@@ -35,13 +32,6 @@ struct Source {
   std::string video;
 };
 
-// What a sample became.
-struct Converted {
-  std::string clip;      // encoded; "" if it could not be used
-  std::string left_out;  // why
-  std::string changed;   // how it differs from its file; "" if not
-};
-
 // The samples that differ in their action alone: the piece of work that is done or not.
 struct Group {
   std::string name;
@@ -51,7 +41,7 @@ struct Group {
 class Converter {
  public:
   Converter(const NtuOptions& options, const std::function<void(int64_t, int64_t)>& progress)
-      : options_(options), progress_(progress), parts_(options.out + "/.parts") {}
+      : options_(options), progress_(progress) {}
 
   ConversionReport Run() {
     const std::vector<Source> sources = Match();
@@ -63,19 +53,20 @@ class Converter {
                                        : "they need a video each in " + options_.rgb +
                                              ", such as S001C001P001R001A001_rgb.avi");
     }
-    MakeFolder(parts_);
-    RemoveAbandonedTemporaries(options_.out);
-    RemoveAbandonedTemporaries(parts_);
+    const PartFolder parts(options_.out);
     const std::vector<Group> groups = MakeGroups(sources);
     total_ = static_cast<int64_t>(sources.size());
     ForEachInParallel(static_cast<int64_t>(groups.size()), options_.threads, [&](int64_t i) {
       const Group& group = groups[static_cast<size_t>(i)];
-      if (!ReadPart(group, nullptr)) WritePart(group);
+      const std::string made_from = Fingerprint(group);
+      if (!parts.Read(group.name, made_from, nullptr)) {
+        parts.Write(group.name, made_from, ConvertGroup(group));
+      }
       const std::lock_guard<std::mutex> lock(mutex_);
       done_ += static_cast<int64_t>(group.sources.size());
       if (progress_) progress_(done_, total_);
     });
-    Assemble(groups);
+    Assemble(groups, parts);
     return report_;
   }
 
@@ -153,57 +144,18 @@ class Converter {
       for (const std::string& path :
            {options_.skeletons + "/" + source.skeleton,
             source.video.empty() ? "" : options_.rgb + "/" + source.video}) {
-        struct stat status = {};
-        if (!path.empty() && stat(path.c_str(), &status) != 0) return "";  // is reported later
-        text += "\n" + std::to_string(status.st_size) + " " +
-                std::to_string(status.st_mtim.tv_sec) + "." +
-                std::to_string(status.st_mtim.tv_nsec);
+        if (!path.empty()) text += "\n" + FileState(path);
       }
       text += "\n" + source.sample.name + "\n" + source.video;
     }
     return text;
   }
 
-  std::string PartPath(const Group& group) const { return parts_ + "/" + group.name + ".zip"; }
-
-  // Reads a finished piece, or with `converted` null checks that it is there, whole and current.
-  bool ReadPart(const Group& group, std::vector<Converted>* converted) const {
-    const std::string path = PartPath(group);
-    std::error_code error;
-    if (!fs::exists(path, error)) return false;
-    try {
-      const ZipReader zip(path);
-      const ZipReader::Entry* made_from = zip.Find("made_from");
-      const ZipReader::Entry* notes = zip.Find("notes.json");
-      if (made_from == nullptr || notes == nullptr) return false;
-      if (zip.Read(*made_from, kMostNotes) != Fingerprint(group)) return false;
-      const nlohmann::json lines = nlohmann::json::parse(zip.Read(*notes, kMostNotes));
-      for (const Source& source : group.sources) {
-        Converted one;
-        one.left_out = lines.at(source.sample.name).at("left_out").get<std::string>();
-        one.changed = lines.at(source.sample.name).at("changed").get<std::string>();
-        if (one.left_out.empty()) {
-          const ZipReader::Entry* clip = zip.Find(source.sample.name);
-          if (clip == nullptr) return false;
-          one.clip = zip.Read(*clip);
-        }
-        if (converted != nullptr) converted->push_back(std::move(one));
-      }
-    } catch (const Error&) {  // damaged: to be made again
-      return false;
-    } catch (const nlohmann::json::exception&) {
-      return false;
-    }
-    return true;
-  }
-
-  void WritePart(const Group& group) const {
-    nlohmann::ordered_json notes = nlohmann::ordered_json::object();
-    ZipWriter zip(PartPath(group));
-    // Before the files are read: if they change meanwhile, the piece is not current.
-    zip.Add("made_from", Fingerprint(group));
+  ConvertedPart ConvertGroup(const Group& group) const {
+    ConvertedPart part;
+    part.joints = kNtuJoints;
     for (const Source& source : group.sources) {
-      Converted one;
+      ConvertedClip one;
       try {
         one = Convert(source);
       } catch (const ResourceError&) {
@@ -212,16 +164,13 @@ class Converter {
         one.left_out = error.problem();
         if (!error.where().empty()) one.left_out += " (" + error.where() + ")";
       }
-      notes[source.sample.name] = {{"left_out", one.left_out}, {"changed", one.changed}};
-      if (one.left_out.empty()) zip.Add(source.sample.name, one.clip);
+      part.clips.push_back(std::move(one));
     }
-    zip.Add("notes.json",
-            notes.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
-    zip.Commit();
+    return part;
   }
 
-  Converted Convert(const Source& source) const {
-    Converted one;
+  ConvertedClip Convert(const Source& source) const {
+    ConvertedClip one;
     NtuPerformers performers =
         ChoosePerformers(ReadNtuSkeleton(options_.skeletons + "/" + source.skeleton));
     const auto note = [&](const std::string& text) {
@@ -247,7 +196,7 @@ class Converter {
       }
     }
     clip.total_frames = clip.pose.frames;
-    one.clip = EncodeClip(clip, DType::kFloat16);
+    one.encoded = EncodeClip(clip, DType::kFloat16);
     return one;
   }
 
@@ -298,25 +247,26 @@ class Converter {
     (*splits)[second ? 2 : 3].second.push_back(sample.name);
   }
 
-  void Assemble(const std::vector<Group>& groups) {
+  void Assemble(const std::vector<Group>& groups, const PartFolder& parts) {
     const std::string annotations = options_.out + "/annotations.pkl";
     AnnotationFileWriter writer(annotations);
     Splits splits = EmptySplits();
     for (const Group& group : groups) {
-      std::vector<Converted> converted;
-      if (!ReadPart(group, &converted)) {
+      ConvertedPart part;
+      if (!parts.Read(group.name, Fingerprint(group), &part) ||
+          part.clips.size() != group.sources.size()) {
         throw Error("the files of " + group.name + " changed while they were converted",
                     options_.skeletons, "run the command again once they are complete");
       }
-      for (size_t i = 0; i < converted.size(); ++i) {
+      for (size_t i = 0; i < part.clips.size(); ++i) {
         const NtuSample& sample = group.sources[i].sample;
-        const Converted& one = converted[i];
+        const ConvertedClip& one = part.clips[i];
         if (!one.changed.empty()) report_.changed.push_back({sample.name, one.changed});
         if (!one.left_out.empty()) {
           report_.left_out.push_back({sample.name, one.left_out});
           continue;
         }
-        writer.Add(one.clip);
+        writer.Add(one.encoded);
         AddToSplits(sample, &splits);
         ++report_.clips;
       }
@@ -346,11 +296,8 @@ class Converter {
                                       options_.rgb, classes, "ntu25", "xsub_train", "xsub_val"});
   }
 
-  static constexpr uint64_t kMostNotes = 16U << 20;
-
   const NtuOptions& options_;
   const std::function<void(int64_t, int64_t)>& progress_;
-  std::string parts_;
   std::mutex mutex_;
   int64_t skeletons_ = 0;
   int64_t total_ = 0;

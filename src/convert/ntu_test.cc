@@ -6,6 +6,7 @@
 #include <set>
 
 #include "config/load.h"
+#include "convert/error_of_test.h"
 #include "convert/ntu_files_test.h"
 #include "convert/ntu_performers.h"
 #include "convert/ntu_sample.h"
@@ -20,18 +21,6 @@ namespace kinefit {
 namespace {
 
 namespace fs = std::filesystem;
-
-#define EXPECT_HAS(text, part) EXPECT_NE(std::string(text).find(part), std::string::npos) << (text)
-
-template <typename Action>
-std::string ErrorOf(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 // Which performers each setup has: from the names of the 56,880 samples of NTU RGB+D 60, each
 // performer in front of three cameras, twice, with all sixty actions.

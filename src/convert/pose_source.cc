@@ -168,22 +168,30 @@ std::string PoseSource::Find(const std::string& stem) const {
   return "";
 }
 
-DetectedPoses PoseSource::ReadFolder(const std::string& folder, const std::string& stem) const {
-  const std::string name = NameOf(stem);
-  std::vector<std::string> frames = OpenPoseFrames(folder, name + "_");
-  if (frames.empty()) {
-    for (const char* file : {"alphapose-results.json", "alphapose_results.json"}) {
-      const std::string path = folder + "/" + file;
-      if (IsFile(path)) return ParseKeypointJson(ReadFile(path, kLargestJson), first_image_, path);
-    }
-    frames = OpenPoseFrames(folder, "");
+std::vector<std::string> PoseSource::FilesOf(const std::string& path,
+                                             const std::string& stem) const {
+  if (!IsFolder(path)) {
+    return IsFile(path) ? std::vector<std::string>{path} : std::vector<std::string>();
   }
-  if (frames.empty()) {
+  std::vector<std::string> frames = OpenPoseFrames(path, NameOf(stem) + "_");
+  if (!frames.empty()) return frames;
+  for (const char* file : {"alphapose-results.json", "alphapose_results.json"}) {
+    if (IsFile(path + "/" + file)) return {path + "/" + file};
+  }
+  return OpenPoseFrames(path, "");
+}
+
+DetectedPoses PoseSource::ReadFolder(const std::string& folder, const std::string& stem) const {
+  const std::vector<std::string> files = FilesOf(folder, stem);
+  if (files.empty()) {
     throw Error("the folder holds no *_keypoints.json of OpenPose", folder,
                 "name the folder that OpenPose wrote with --write_json");
   }
+  if (!EndsWith(files.front(), kOpenPoseEnding)) {
+    return ParseKeypointJson(ReadFile(files.front(), kLargestJson), first_image_, files.front());
+  }
   DetectedPoses poses;
-  for (const std::string& frame : frames) {
+  for (const std::string& frame : files) {
     AddOpenPoseFrame(ReadFile(frame, kLargestJson), NumberInName(frame) - first_image_, frame,
                      &poses);
   }

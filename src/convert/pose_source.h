@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "convert/detected_poses.h"
 #include "dataset/annotations.h"
@@ -24,6 +25,9 @@ class PoseSource {
   // walk/a_json and walk/a_keypoints, and walk itself if it has a_000000000000_keypoints.json.
   // "" if there is none.
   std::string Find(const std::string& stem) const;
+
+  // The files that Read would read, sorted; none where there is nothing to read.
+  std::vector<std::string> FilesOf(const std::string& path, const std::string& stem) const;
 
   // Reads `path`, which Find gave or a manifest names: .json (ParseKeypointJson), .npz (keypoint
   // [M, T, V, 2 or 3] or [T, V, 2 or 3], keypoint_score, img_shape), .pkl (the clip called like the

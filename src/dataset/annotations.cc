@@ -286,6 +286,11 @@ void ReadFlatPose(const PickleValue& annotation, const std::string& where, bool 
   FlatLayout layout = LayOut(frame_inds, sample->total_frames, squeeze);
   KeepBestPersons(raw, &layout);
 
+  if (layout.frames < sample->total_frames) {
+    sample->frame_numbers = frame_inds;
+    auto& numbers = sample->frame_numbers;
+    numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
+  }
   Pose& pose = sample->pose;
   pose.persons = layout.persons;
   pose.frames = sample->total_frames = layout.frames;

@@ -397,6 +397,8 @@ TEST_F(AnnotationsTest, FlatPosesBecomeTracks) {
   config_.model.type = "pose";  // frames without poses are left out, as the reference does
   const Sample squeezed = LoadDataset(config_, "").samples[0];
   EXPECT_EQ(squeezed.total_frames, 2);
+  EXPECT_EQ(squeezed.frame_numbers, (std::vector<int64_t>{1, 3}));
+  EXPECT_TRUE(kept.frame_numbers.empty());
   EXPECT_EQ(x(squeezed.pose, 0, 0), 0.5F);
   EXPECT_EQ(x(squeezed.pose, 0, 1), 9.5F);
 }

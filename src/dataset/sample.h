@@ -28,6 +28,9 @@ struct Sample {
   int64_t height = 0;
   int64_t first_frame = 0;   // of the clip in its video; above 0 for a segment of a longer one
   int64_t total_frames = 0;  // of the clip, from first_frame on
+  // Frame of the clip that each of the pose's frames is of, where some have been left out for want
+  // of a pose: [T]; empty: frame t is of frame t. For showing the two together.
+  std::vector<int64_t> frame_numbers;
   Pose pose;
   std::shared_ptr<const PackedStore> store;  // null: the pictures are in `video`
   size_t store_entry = 0;                    // of the clip in `store`

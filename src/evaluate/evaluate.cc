@@ -10,6 +10,7 @@
 
 #include "distributed/pack.h"
 #include "files/error.h"
+#include "loader/device_heatmaps.h"
 #include "memory/gpu.h"
 
 namespace kinefit {
@@ -154,9 +155,13 @@ Scored ScoreShare(Network& network, const Dataset& dataset, const Config& config
     Heartbeat::Own().Enter(RankPhase::kValidating);
     std::vector<std::pair<std::string, at::Tensor>> scores;
     WithMemoryErrors([&] {
-      const NetworkOutput output = InferLogits(network, {batch.imgs, batch.heatmap_imgs},
-                                               std::max<int64_t>(config.eval.batch_size, 1),
-                                               static_cast<uint64_t>(config.seed));
+      const at::Device device = network.parameters().front().tensor.device();
+      const at::Tensor heatmaps = batch.joints.tensor.defined()
+                                      ? HeatmapsOn(batch, config.data, device)
+                                      : batch.heatmap_imgs;
+      const NetworkOutput output =
+          InferLogits(network, {batch.imgs, heatmaps}, std::max<int64_t>(config.eval.batch_size, 1),
+                      static_cast<uint64_t>(config.seed));
       scores = FuseScores(output, batch.clips, config.eval);
     });
     if (result.streams.empty()) {

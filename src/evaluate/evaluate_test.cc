@@ -188,6 +188,24 @@ TEST(Evaluate, BatchSizeAndWorkersChangeNothing) {
   }
 }
 
+TEST(Evaluate, HeatmapsDrawnOnTheDeviceGiveTheSameScores) {
+  const Dataset dataset = WanderingSet(5);
+  Config config = PoseConfig();
+  ChannelMeans network;
+  for (const bool flip : {false, true}) {
+    config.data.heatmap.draw_on = "host";
+    const EvaluationResult host = Evaluate(network, dataset, config, 3, flip);
+    config.data.heatmap.draw_on = "device";
+    const EvaluationResult device = Evaluate(network, dataset, config, 3, flip);
+    EXPECT_EQ(host.ids, device.ids);
+    ASSERT_EQ(host.fused().scores.size(), device.fused().scores.size());
+    for (size_t i = 0; i < host.fused().scores.size(); ++i) {
+      EXPECT_NEAR(host.fused().scores[i], device.fused().scores[i], 1e-6);
+    }
+  }
+  EXPECT_LE(network.largest_rows, config.eval.batch_size);
+}
+
 // A two-stream set without its videos: no clip of these can be read.
 Sample WithoutVideo(int64_t number) {
   Sample sample = WanderingSample(number);

@@ -1,6 +1,7 @@
 #include "loader/loader.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
@@ -14,6 +15,7 @@
 #include <utility>
 
 #include "files/error.h"
+#include "loader/device_heatmaps.h"
 #include "random/stream.h"
 
 namespace kinefit {
@@ -29,6 +31,7 @@ struct Slot {
   std::vector<std::string> reasons;  // [places] why the clip cannot be used; "" = it can
   at::Tensor imgs;                   // rows of all places, good or bad
   at::Tensor heatmap_imgs;
+  at::Tensor joints;
   int64_t claimed = 0;
   int64_t unfinished = 0;
   std::exception_ptr failure;  // anything but an unreadable clip, of the lowest place
@@ -66,6 +69,16 @@ at::Tensor KeepRows(const at::Tensor& tensor, const std::vector<int64_t>& good, 
   return tensor.narrow(0, 0, rows);
 }
 
+// What batches hold of one sample's joints, as JointsOutput; zeros if the loader draws heatmaps.
+std::array<int64_t, 5> JointsShape(const Dataset& dataset, const Config& config, Phase phase,
+                                   int64_t clips) {
+  if (!config.model.has_pose() || config.data.heatmap.draw_on != "device") return {};
+  int64_t persons = 1;
+  for (const Sample& sample : dataset.samples) persons = std::max(persons, sample.pose.persons);
+  return {phase == Phase::kTrain ? 1 : clips, persons, 3, JointsDrawn(config),
+          config.data.pose_frames};
+}
+
 }  // namespace
 
 std::vector<int64_t> EpochOrder(const Dataset& dataset, const Config& config, Phase phase,
@@ -100,6 +113,7 @@ struct Loader::State {
   const bool flip;
   const Shard shard;
   const ClipShapes shapes;
+  const std::array<int64_t, 5> joints_shape;  // of one sample; zeros: the loader draws heatmaps
   const Sampler sampler;
   const size_t most_slots;
 
@@ -134,6 +148,7 @@ Loader::State::State(const Dataset& the_dataset, const Config& the_config, Phase
       flip(the_flip),
       shard(the_shard),
       shapes(PipelineShapes(the_config, the_phase, the_clips, the_flip)),
+      joints_shape(JointsShape(the_dataset, the_config, the_phase, the_clips)),
       sampler(the_dataset, the_config, the_phase),
       most_slots(static_cast<size_t>(std::max<int64_t>(the_config.data.prefetch, 1))),
       batches(sampler.samples(), batch, the_shard),
@@ -221,7 +236,9 @@ std::shared_ptr<Slot> Loader::State::OpenSlot() {
   try {
     const bool pinned = config.device.rfind("cuda", 0) == 0 && at::hasCUDA();
     slot->imgs = AllocateRows(places, shapes.imgs, pinned);
-    slot->heatmap_imgs = AllocateRows(places, shapes.heatmaps, pinned);
+    const bool joints = joints_shape[0] > 0;
+    slot->joints = AllocateRows(places, joints_shape, pinned);
+    if (!joints) slot->heatmap_imgs = AllocateRows(places, shapes.heatmaps, pinned);
   } catch (...) {
     slot->failure = std::current_exception();
     slot->claimed = places - 1;  // nobody is to work on it; the caller takes the last place
@@ -237,9 +254,11 @@ void Loader::State::Fill(const Claim& claim) {
   const Sample& sample =
       dataset.samples[static_cast<size_t>(slot.samples[static_cast<size_t>(claim.place)])];
   RandomStream random = AugmentStream(config, slot.epoch, slot.first + claim.place);
+  const auto rows = [&](const at::Tensor& t) { return RowsOf(t, claim.place, slot.places()); };
   RunPipelineInto(sample, config, phase, clips, flip, random,
-                  RowsOf(slot.imgs, claim.place, slot.places()),
-                  RowsOf(slot.heatmap_imgs, claim.place, slot.places()));
+                  {rows(slot.imgs),
+                   rows(slot.heatmap_imgs),
+                   {rows(slot.joints), joints_shape[1], joints_shape[3]}});
 }
 
 // Waits for the next batch, takes it and makes room for another.
@@ -340,6 +359,10 @@ bool Loader::Next(Batch* batch) {
     batch->first_row = slot->first_row;
     batch->imgs = KeepRows(slot->imgs, good, slot->places());
     batch->heatmap_imgs = KeepRows(slot->heatmap_imgs, good, slot->places());
+    batch->joints.tensor = KeepRows(slot->joints, good, slot->places());
+    batch->joints.side = s.phase == Phase::kTrain ? s.config.data.crop : s.config.data.test_size;
+    batch->joints.mirrored =
+        s.phase == Phase::kTest && (s.flip || s.config.data.heatmap.double_flip);
     batch->labels = at::empty({static_cast<int64_t>(good.size())}, at::kLong);
     int64_t* labels = batch->labels.data_ptr<int64_t>();
     for (const int64_t place : good) {

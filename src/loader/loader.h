@@ -15,10 +15,19 @@
 
 namespace kinefit {
 
+// What the heatmaps of a batch are still to be drawn from (HeatmapsOn in device_heatmaps.h).
+struct HeatmapJoints {
+  // [N*K, persons, 3, V, T] float32, as JointsOutput; K without the mirrored clips.
+  at::Tensor tensor;
+  int64_t side = 0;       // of the square image, in pixels of which x and y are
+  bool mirrored = false;  // behind the clips of each sample their mirror images are to come
+};
+
 // One micro-batch. With K clips per sample the first dimension is N*K, clips of a sample adjacent.
 struct Batch {
   at::Tensor imgs;                    // [N*K, 3, T, H, W] float32, undefined without an RGB stream
   at::Tensor heatmap_imgs;            // [N*K, C, T, H, W] float32, undefined without a pose stream
+  HeatmapJoints joints;               // instead, with data.heatmap.draw_on = "device"
   at::Tensor labels;                  // [N] int64
   std::vector<std::string> ids;       // [N]
   std::vector<int64_t> sample_index;  // [N] index into the dataset

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "files/error.h"
+#include "loader/device_heatmaps.h"
 #include "video/writer.h"
 
 namespace kinefit {
@@ -332,6 +333,51 @@ TEST_F(LoaderTest, PrefetchIsBounded) {
   for (const Sample& sample : dataset_.samples) fs::remove(sample.video);
   EXPECT_LE(Drain(&loader).size(), 2U);
   EXPECT_GE(loader.bad_clips().size(), 15U);
+}
+
+// Batches that leave the drawing to the device: the same pictures, samples and draws, and joints
+// that make the same heatmaps.
+TEST_F(LoaderTest, JointsMakeTheHeatmapsThatTheLoaderDraws) {
+  WriteVideos();
+  dataset_.samples[4].pose = {2, kFrames, 3, {}, {}};  // a second person
+  RandomStream random(4, "joints");
+  for (int64_t i = 0; i < 2 * kFrames * 3; ++i) {
+    for (const double side : {64, 48}) {
+      dataset_.samples[4].pose.xy.push_back(static_cast<float>(random.Uniform(0, side)));
+    }
+    dataset_.samples[4].pose.score.push_back(static_cast<float>(random.Uniform(0, 1)));
+  }
+  std::fill(dataset_.samples[5].pose.score.begin(), dataset_.samples[5].pose.score.end(), 0.0F);
+  fs::remove(dataset_.samples[6].video);
+  config_.data.max_bad_share = 0.1;
+  config_.model.pose.in_channels = 5;
+  config_.data.limbs = {{0, 1}, {0, 2}};
+  config_.data.heatmap.with_limbs = true;
+  struct Way {
+    Phase phase;
+    int64_t clips;
+    bool flip;
+    bool double_flip;
+  };
+  for (const Way& way : {Way{Phase::kTrain, 1, false, false}, Way{Phase::kTest, 3, true, false},
+                         Way{Phase::kTest, 2, false, true}, Way{Phase::kTest, 2, false, false}}) {
+    config_.data.heatmap.double_flip = way.double_flip;
+    config_.data.heatmap.draw_on = "host";
+    std::vector<Batch> host = Collect(way.phase, {1, 0}, 2, 4, way.clips, way.flip);
+    config_.data.heatmap.draw_on = "device";
+    std::vector<Batch> device = Collect(way.phase, {1, 0}, 2, 4, way.clips, way.flip);
+    ASSERT_EQ(host.size(), device.size());
+    for (size_t i = 0; i < host.size(); ++i) {
+      EXPECT_FALSE(device[i].heatmap_imgs.defined());
+      const at::Tensor drawn = HeatmapsOn(device[i], config_.data, at::kCPU);
+      ASSERT_EQ(drawn.sizes(), host[i].heatmap_imgs.sizes());
+      EXPECT_LE((drawn - host[i].heatmap_imgs).abs().max().item<double>(), 1e-5);
+      EXPECT_GT(drawn.max().item<float>(), 0.1F);
+      EXPECT_EQ(host[i].clips, device[i].clips);
+      host[i].heatmap_imgs = at::Tensor();
+    }
+    ExpectSameBatches(host, device);
+  }
 }
 
 TEST_F(LoaderTest, BadClipsAreLeftOutAndCounted) {

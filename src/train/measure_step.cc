@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "files/error.h"
+#include "loader/device_heatmaps.h"
 #include "memory/cpu_allocator.h"
 #include "memory/format_plan.h"
 #include "model/describe.h"
@@ -22,7 +23,12 @@ Batch RandomBatch(const Config& config) {
   const NetworkInput like = TrainingInputOnMeta(config, clips);
   Batch batch;
   if (like.imgs.defined()) batch.imgs = at::rand(like.imgs.sizes());
-  if (like.heatmap_imgs.defined()) batch.heatmap_imgs = at::rand(like.heatmap_imgs.sizes());
+  if (like.heatmap_imgs.defined() && config.data.heatmap.draw_on == "device") {
+    batch.joints = EmptyJoints(config, clips, config.data.crop, at::kFloat);
+    batch.joints.tensor.uniform_();
+  } else if (like.heatmap_imgs.defined()) {
+    batch.heatmap_imgs = at::rand(like.heatmap_imgs.sizes());
+  }
   batch.labels = at::zeros({clips}, at::kLong);
   batch.ids.resize(static_cast<size_t>(clips));
   return batch;

@@ -3,6 +3,8 @@
 #include <map>
 #include <sstream>
 
+#include "config/options.h"
+
 namespace kinefit {
 namespace {
 
@@ -36,6 +38,14 @@ bool Harmless(const std::string& key) {
     if (section ? key.compare(0, pattern.size(), pattern) == 0 : key == pattern) return true;
   }
   return false;
+}
+
+// As TOML text; "(none)" for keys of lists of tables, and such as are none.
+std::string DefaultOf(const std::string& key) {
+  for (const OptionInfo& option : ListOptions()) {
+    if (option.key == key) return option.initial;
+  }
+  return "(none)";
 }
 
 std::string Trim(const std::string& text) {
@@ -78,7 +88,8 @@ std::vector<std::string> SettingsThatDiffer(const std::string& before, const std
   for (const auto& [key, unused] : keys) {
     const auto old_value = old_values.find(key);
     const auto new_value = new_values.find(key);
-    const std::string old_text = old_value == old_values.end() ? "(none)" : old_value->second;
+    // What an older version did not write down was what is the default now.
+    const std::string old_text = old_value == old_values.end() ? DefaultOf(key) : old_value->second;
     const std::string new_text = new_value == new_values.end() ? "(none)" : new_value->second;
     if (old_text == new_text || Harmless(key)) continue;
     lines.push_back(key + ": " + old_text + " -> " + new_text);

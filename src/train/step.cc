@@ -4,6 +4,7 @@
 #include <new>
 
 #include "files/error.h"
+#include "loader/device_heatmaps.h"
 #include "memory/gpu.h"
 #include "model/loss.h"
 #include "random/stream.h"
@@ -201,7 +202,7 @@ void TrainStep::RunMicroBatch(const Batch& batch, int64_t iteration, int64_t mic
   NetworkInput input;
   at_work_ = "forward";
   input.imgs = ToDevice(batch.imgs, device_);
-  input.heatmap_imgs = ToDevice(batch.heatmap_imgs, device_);
+  input.heatmap_imgs = HeatmapsOn(batch, config_.data, device_);
   const at::Tensor labels = ToDevice(batch.labels, device_);
   network_.SetBatchShare({sum_statistics_ ? &sum_statistics_ : nullptr, batch.first_row});
   NetworkOutput output = network_.Forward(input, random);

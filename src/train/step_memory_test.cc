@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
+#include "loader/device_heatmaps.h"
 #include "memory/allocation_faults.h"
 #include "memory/cpu_allocator.h"
 #include "model/describe.h"
@@ -80,6 +81,25 @@ class StepUnderTest {
       batches_.push_back(batch);
     }
   }
+  // From now on the step draws its heatmaps, of joints and limbs.
+  void DrawHeatmaps() {
+    config_.data.limbs = {{0, 1}, {3, 4}};
+    config_.data.heatmap.with_limbs = true;
+    for (Batch& batch : batches_) {
+      const auto i = batch.labels.item<int64_t>();
+      batch.joints = EmptyJoints(config_, 1, config_.data.crop, at::kFloat);
+      batch.joints.tensor.uniform_(0, 30 + static_cast<double>(i));
+      batch.joints.tensor.select(2, 2).uniform_();
+      batch.heatmap_imgs = at::Tensor();
+    }
+  }
+  // What the step then draws, drawn beforehand.
+  void UseDrawnHeatmaps() {
+    for (Batch& batch : batches_) {
+      batch.heatmap_imgs = HeatmapsOn(batch, config_.data, at::kCPU);
+      batch.joints = {};
+    }
+  }
   StepResult Run(int64_t iteration) {
     size_t next = 0;
     return step_->Run(iteration, 0.01, [&](Batch* batch) {
@@ -88,6 +108,7 @@ class StepUnderTest {
       return true;
     });
   }
+  int64_t buffers() const { return static_cast<int64_t>(network_->buffers().size()); }
   std::vector<at::Tensor> Now() const { return Snapshot(*network_, *optimizer_); }
 
  private:
@@ -133,6 +154,25 @@ TEST(TrainStepOutOfMemory, IsAllOrNothingAtEveryAllocation) {
       ExpectEqual(subject.Now(), undisturbed.Now());
     }
   }
+}
+
+TEST(TrainStepOutOfMemory, DrawingHeatmapsIsPartOfTheStep) {
+  StepUnderTest drawn("sgd", "lean");
+  drawn.DrawHeatmaps();
+  drawn.UseDrawnHeatmaps();
+  StepUnderTest subject("sgd", "lean");
+  subject.DrawHeatmaps();
+  // The same bits as from heatmaps, each allocation of the drawing having failed once.
+  const std::vector<at::Tensor> before = subject.Now();
+  const int64_t first = subject.buffers() + 1;  // behind the copies of the statistics
+  for (int64_t n = first; n < first + 100; ++n) {
+    FailAllocationAfter(n);
+    EXPECT_THROW(subject.Run(0), c10::OutOfMemoryError);
+    EXPECT_EQ(StopAllocationFaults(), 1);
+    ExpectEqual(subject.Now(), before);
+  }
+  for (int64_t i = 0; i < 2; ++i) EXPECT_EQ(drawn.Run(i).loss, subject.Run(i).loss);
+  ExpectEqual(subject.Now(), drawn.Now());
 }
 
 // Memory that a failed step leaves behind would be missing in the next.

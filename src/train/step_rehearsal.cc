@@ -10,6 +10,7 @@
 
 #include "distributed/rehearsed_exchange.h"
 #include "files/error.h"
+#include "loader/device_heatmaps.h"
 #include "memory/cuda_cache.h"
 #include "memory/cuda_constants.h"
 #include "memory/meta_kernels.h"
@@ -34,7 +35,9 @@ Batch MakeBatch(const Config& config, int64_t samples, int64_t side, int64_t cli
     batch.imgs =
         at::empty({n, config.model.rgb.in_channels, data.rgb_frames, side, side}, kMetaFloat);
   }
-  if (config.model.has_pose()) {
+  if (config.model.has_pose() && data.heatmap.draw_on == "device") {
+    batch.joints = EmptyJoints(config, n, side, kMetaFloat);
+  } else if (config.model.has_pose()) {
     const auto size = std::llround(static_cast<double>(side) * data.heatmap.scaling);
     batch.heatmap_imgs =
         at::empty({n, config.model.pose.in_channels, data.pose_frames, size, size}, kMetaFloat);
@@ -139,7 +142,7 @@ class RehearsedRun {
     const Batch batch = MakeBatch(config_, samples, config_.data.test_size, clips);
     trace_.SetRole(MemoryRole::kActivations);
     RandomStream unused(0, "rehearsal");
-    network_->Forward({batch.imgs, batch.heatmap_imgs}, unused);
+    network_->Forward({batch.imgs, HeatmapsOn(batch, config_.data, at::kMeta)}, unused);
   }
 
   std::vector<size_t> GradientOrder() {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "files/error.h"
+#include "loader/device_heatmaps.h"
 #include "memory/cpu_allocator.h"
 #include "model/describe.h"
 #include "model/network.h"
@@ -44,7 +45,12 @@ Batch RealBatch(const Config& config) {
   const NetworkInput like = TrainingInputOnMeta(config, clips);
   Batch batch;
   if (like.imgs.defined()) batch.imgs = at::rand(like.imgs.sizes());
-  if (like.heatmap_imgs.defined()) batch.heatmap_imgs = at::rand(like.heatmap_imgs.sizes());
+  if (like.heatmap_imgs.defined() && config.data.heatmap.draw_on == "device") {
+    batch.joints = EmptyJoints(config, clips, config.data.crop, at::kFloat);
+    batch.joints.tensor.uniform_();
+  } else if (like.heatmap_imgs.defined()) {
+    batch.heatmap_imgs = at::rand(like.heatmap_imgs.sizes());
+  }
   batch.labels = at::zeros({clips}, at::kLong);
   batch.ids.resize(static_cast<size_t>(clips));
   return batch;
@@ -128,6 +134,15 @@ std::vector<Case> Cases() {
   Config odd = SmallConfig("rgb");
   odd.model.rgb.base_channels = 12;  // no multiple of oneDNN's blocks
   cases.push_back(Made("rgb, 12 channels", odd, 2));
+  Config drawing = SmallConfig("rgbpose");
+  drawing.data.heatmap.draw_on = "device";
+  cases.push_back(Made("rgbpose, joints drawn in the step", drawing, 3));
+  drawing.data.limbs = {{0, 1}, {1, 2}, {2, 3}};
+  drawing.data.heatmap.with_limbs = true;
+  drawing.data.heatmap.scaling = 1;
+  drawing.data.prefetch = 5;
+  drawing.model.type = "pose";
+  cases.push_back(Made("pose, joints and limbs drawn in the step", drawing, 2));
   return cases;
 }
 
@@ -155,6 +170,28 @@ TEST(Rehearsal, PredictsTheMeasuredPeakOnTwoThreads) {
   at::set_num_threads(2);
   ExpectPredicted("2 threads", {Made("pose", SmallConfig("pose"), 2)});
   at::set_num_threads(1);
+}
+
+// Nothing as large as what is drawn comes and goes beside it.
+TEST(DeviceHeatmaps, TakeLittleMemoryBesideThemselves) {
+  Config config;
+  config.data.heatmap.scaling = 0.25;
+  config.data.limbs = {{0, 1}, {1, 2}, {2, 3}};
+  for (const bool limbs : {false, true}) {
+    config.data.heatmap.with_limbs = limbs;
+    config.model.pose.in_channels = limbs ? 20 : 17;
+    Batch batch;
+    batch.joints = EmptyJoints(config, 8, config.data.crop, at::kFloat);
+    batch.joints.tensor.uniform_();
+    const int64_t before = CpuMemoryUse().current;
+    ResetPeak();
+    const at::Tensor drawn = HeatmapsOn(batch, config.data, at::kCPU);
+    const auto size = static_cast<int64_t>(drawn.nbytes());
+    std::printf("heatmaps of 8 clips: %ld KiB, at the peak %ld KiB\n",
+                static_cast<long>(size / 1024),
+                static_cast<long>((CpuMemoryUse().peak - before) / 1024));
+    EXPECT_LT(CpuMemoryUse().peak - before, size + size / 4);
+  }
 }
 
 TEST(Rehearsal, RolesAddUpToThePeak) {

@@ -219,6 +219,12 @@ class Sheet {
            static_cast<int>(trace_.clips) * clip;
   }
 
+  // The frame of the clip, as its annotation counts them, that the pose's frame is of.
+  int64_t NumberOf(int64_t frame) const {
+    return sample_.frame_numbers.empty() ? frame
+                                         : sample_.frame_numbers[static_cast<size_t>(frame)];
+  }
+
   void DecodeShown() {
     if (sample_.video.empty()) return;
     std::vector<int64_t> numbers;
@@ -227,7 +233,7 @@ class Sheet {
         numbers.push_back(Frames()[static_cast<size_t>(clip * Length() + place)]);
       }
     }
-    for (int64_t& number : numbers) number += sample_.first_frame;
+    for (int64_t& number : numbers) number = sample_.first_frame + NumberOf(number);
     frames_ = DecodeFrames(sample_.video, numbers);
   }
 
@@ -312,7 +318,7 @@ class Sheet {
         DrawRectangle(CropInImage(trace_, data_.resize), kCrop, box_place, &tile);
       DrawSkeleton(SelectFrames(sample_.pose, {frame}), 0, data_, joint_place, &tile);
       tiles.push_back(tile);
-      captions.push_back("frame " + std::to_string(frame));
+      captions.push_back("frame " + std::to_string(NumberOf(frame)));
     }
     Row(tiles, captions);
   }
@@ -386,7 +392,8 @@ class Sheet {
       });
       const int64_t t = nearest - begin;
       tiles.push_back(Heat(clip, t, kTile));
-      captions.push_back("input " + std::to_string(t) + ", frame " + std::to_string(*nearest));
+      captions.push_back("input " + std::to_string(t) + ", frame " +
+                         std::to_string(NumberOf(*nearest)));
     }
     Heading("What the pose stream sees nearest to it, " + std::to_string(shape[1]) +
             " channels of " + size + "; blue: the person's left, orange: right");
@@ -395,7 +402,7 @@ class Sheet {
     captions.clear();
     for (int64_t t = 0; t < data_.pose_frames; ++t) {
       tiles.push_back(Heat(clip, t, kSmallTile));
-      captions.push_back(std::to_string(t) + ": frame " + std::to_string(begin[t]));
+      captions.push_back(std::to_string(t) + ": frame " + std::to_string(NumberOf(begin[t])));
     }
     Heading("All " + std::to_string(data_.pose_frames) + " inputs of the pose stream");
     Row(tiles, captions);

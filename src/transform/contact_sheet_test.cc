@@ -1,61 +1,37 @@
 #include "transform/contact_sheet.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <cstdlib>
-#include <filesystem>
+#include <array>
 #include <opencv2/imgproc.hpp>
 
 #include "files/error.h"
+#include "files/python_test.h"
 #include "transform/normalize.h"
 #include "transform/resize.h"
+#include "transform/small_clip_test.h"
 #include "video/numbered_video.h"
 #include "video/reader.h"
 
 namespace kinefit {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr int kFrames = 20;
 
 class ContactSheetTest : public ::testing::Test {
  protected:
   ContactSheetTest() {
-    std::string name = (fs::temp_directory_path() / "kinefit-sheet-XXXXXX").string();
-    folder_ = mkdtemp(name.data());
-    WriteNumberedVideo(folder_ / "clip.mp4", kFrames);
+    WriteNumberedVideo(folder_.File("clip.mp4"), kFrames);
     DataConfig& data = config_.data;
-    config_.model.type = "rgbpose";
-    config_.model.pose.in_channels = 3;
-    data.rgb_frames = 4;
-    data.pose_frames = 8;
-    data.resize = 48;
     data.crop = 32;
     data.test_size = 56;
+    data.heatmap.scaling = 1;
     data.color_jitter.enabled = true;
-    data.left_joints = {1};
-    data.right_joints = {2};
     data.limbs = {{0, 1}, {0, 2}};
-    sample_.id = "clip";
-    sample_.video = folder_ / "clip.mp4";
-    sample_.width = 128;
-    sample_.height = 64;
-    sample_.total_frames = kFrames;
-    Pose& pose = sample_.pose;
-    pose.persons = 1;
-    pose.frames = kFrames;
-    pose.joints = 3;
-    for (int i = 0; i < kFrames; ++i) {
-      const float t = static_cast<float>(i);
-      for (const float value : {40 + t, 10.0F, 30 + t, 50.0F, 70 + t, 50.0F}) {
-        pose.xy.push_back(value);
-      }
-      for (int joint = 0; joint < 3; ++joint) pose.score.push_back(1);
-    }
+    sample_ = ThreeJointClip(folder_.File("clip.mp4"), 128, 64, kFrames, [](float t) {
+      return std::array<float, 6>{40 + t, 10, 30 + t, 50, 70 + t, 50};
+    });
   }
-  ~ContactSheetTest() override { fs::remove_all(folder_); }
 
   ClipTensors Run(Phase phase, int64_t clips, uint64_t seed, PipelineTrace* trace) const {
     RandomStream random(seed, "augment");
@@ -78,8 +54,8 @@ class ContactSheetTest : public ::testing::Test {
     return false;
   }
 
-  fs::path folder_;
-  Config config_;
+  TestFolder folder_;
+  Config config_ = SmallClipConfig();
   Sample sample_;
 };
 
@@ -149,6 +125,27 @@ TEST_F(ContactSheetTest, DrawsAreThoseOfTheStream) {
   const cv::Mat test = Sheet(Phase::kTest);
   EXPECT_EQ(one.cols, test.cols);
   EXPECT_GT(Sheet(Phase::kTest, 3).rows, 2 * test.rows);
+}
+
+// Frames without a pose are left out of what a pose network sees, not of the video.
+TEST_F(ContactSheetTest, PosesWithGapsAreDrawnOnTheirOwnFrames) {
+  config_.model.type = "pose";
+  config_.data.compact = false;
+  sample_.frame_numbers = {9, 10, 11, 15, 16, 17, 18, 19};
+  Pose& pose = sample_.pose;
+  pose.frames = sample_.total_frames = 8;
+  pose.xy.resize(8 * 3 * 2);
+  pose.score.assign(8 * 3, 0.0F);  // the pictures alone
+  const auto tile = [&](int64_t frame) {
+    cv::Mat picture = DecodeFrames(sample_.video, {frame}).front();
+    cv::resize(picture, picture, cv::Size(224, 112), 0, 0, cv::INTER_NEAREST);
+    return picture;
+  };
+  const cv::Mat sheet = Sheet(Phase::kTest);  // all eight frames
+  EXPECT_TRUE(Shows(sheet, tile(9)));
+  EXPECT_FALSE(Shows(sheet, tile(0)));
+  EXPECT_TRUE(Shows(sheet, tile(15), 16 + 3 * (224 + 8)));
+  EXPECT_TRUE(Shows(sheet, tile(19), 16 + 7 * (224 + 8)));
 }
 
 TEST_F(ContactSheetTest, OneStreamAlone) {

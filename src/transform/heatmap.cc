@@ -5,6 +5,7 @@
 #include <string>
 
 #include "files/error.h"
+#include "transform/flip.h"
 
 namespace kinefit {
 namespace {
@@ -98,6 +99,13 @@ class Painter {
   std::vector<float> column_;
 };
 
+}  // namespace
+
+int64_t HeatmapChannels(const HeatmapConfig& config, int64_t joints, const Limbs& limbs) {
+  return (config.with_joints ? joints : 0) +
+         (config.with_limbs ? static_cast<int64_t>(limbs.size()) : 0);
+}
+
 void CheckLimbs(const Limbs& limbs, int64_t joints) {
   for (const std::vector<int64_t>& limb : limbs) {
     const bool pair =
@@ -109,11 +117,15 @@ void CheckLimbs(const Limbs& limbs, int64_t joints) {
   }
 }
 
-}  // namespace
-
-int64_t HeatmapChannels(const HeatmapConfig& config, int64_t joints, const Limbs& limbs) {
-  return (config.with_joints ? joints : 0) +
-         (config.with_limbs ? static_cast<int64_t>(limbs.size()) : 0);
+std::vector<int64_t> MirrorChannels(const HeatmapConfig& config, const Limbs& limbs,
+                                    const std::vector<int64_t>& joint_order) {
+  std::vector<int64_t> order;
+  if (config.with_joints) order = joint_order;
+  if (config.with_limbs) {
+    const int64_t first = static_cast<int64_t>(order.size());
+    for (const int64_t limb : MirrorLimbOrder(limbs, joint_order)) order.push_back(first + limb);
+  }
+  return order;
 }
 
 cv::Size HeatmapSize(cv::Size image, double scaling) {

@@ -14,6 +14,13 @@ using Limbs = std::vector<std::vector<int64_t>>;  // pairs of joints
 // Channels of a heatmap: joints, then limbs, as far as `config` asks for them.
 int64_t HeatmapChannels(const HeatmapConfig& config, int64_t joints, const Limbs& limbs);
 
+// Throws Error for a limb that is not a pair of existing joints.
+void CheckLimbs(const Limbs& limbs, int64_t joints);
+
+// Order of the heatmaps' channels in a mirror image; `joint_order`: of the joints (MirrorOrder).
+std::vector<int64_t> MirrorChannels(const HeatmapConfig& config, const Limbs& limbs,
+                                    const std::vector<int64_t>& joint_order);
+
 // Size of the heatmaps of an image: scaled and rounded.
 cv::Size HeatmapSize(cv::Size image, double scaling);
 

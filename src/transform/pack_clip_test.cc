@@ -1,24 +1,22 @@
 #include "transform/pack_clip.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
 #include <opencv2/imgproc.hpp>
 
 #include "dataset/annotations.h"
 #include "files/error.h"
+#include "files/python_test.h"
 #include "transform/compact.h"
 #include "transform/pipeline.h"
+#include "transform/small_clip_test.h"
 #include "video/writer.h"
 
 namespace kinefit {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr int kFrames = 24;
 constexpr int kWidth = 192;
@@ -27,28 +25,13 @@ constexpr int kHeight = 128;
 class PackClipTest : public ::testing::Test {
  protected:
   PackClipTest() {
-    std::string name = (fs::temp_directory_path() / "kinefit-pack-XXXXXX").string();
-    folder_ = mkdtemp(name.data());
-    config_.model.type = "rgbpose";
-    config_.model.num_classes = 2;
-    config_.model.pose.in_channels = 3;
-    DataConfig& data = config_.data;
-    data.rgb_frames = 4;
-    data.pose_frames = 8;
-    data.resize = 48;
-    data.crop = 40;
-    data.test_size = 44;
-    data.heatmap.scaling = 0.5;
-    data.left_joints = {1};
-    data.right_joints = {2};
     WriteVideo();
     set_.samples = {MakeSample()};
   }
-  ~PackClipTest() override { fs::remove_all(folder_); }
 
   // A soft picture, as photographs are: hard edges of colour are what JPEG is worst at.
   void WriteVideo() const {
-    VideoWriter writer(folder_ / "clip.mp4", kWidth, kHeight, 25);
+    VideoWriter writer(folder_.File("clip.mp4"), kWidth, kHeight, 25);
     for (int i = 0; i < kFrames; ++i) {
       cv::Mat frame(kHeight, kWidth, CV_8UC3, cv::Scalar(40, 60, 80));
       cv::circle(frame, {40 + 3 * i, 50 + i}, 24, cv::Scalar(230, 8 * i, 120), -1);
@@ -61,24 +44,10 @@ class PackClipTest : public ::testing::Test {
 
   // A tall person who walks to the right.
   Sample MakeSample() const {
-    Sample sample;
-    sample.id = "clip";
-    sample.video = folder_ / "clip.mp4";
-    sample.label = 1;
-    sample.width = kWidth;
-    sample.height = kHeight;
-    sample.total_frames = kFrames;
-    sample.pose.persons = 1;
-    sample.pose.frames = kFrames;
-    sample.pose.joints = 3;
-    for (int i = 0; i < kFrames; ++i) {
-      const float x = 60 + 1.5F * static_cast<float>(i);
-      for (const float value : {x, 30.0F, x + 8, 60.0F, x - 8, 105.0F}) {
-        sample.pose.xy.push_back(value);
-      }
-      for (const float value : {1.0F, 0.5F, 0.75F}) sample.pose.score.push_back(value);
-    }
-    return sample;
+    return ThreeJointClip(folder_.File("clip.mp4"), kWidth, kHeight, kFrames, [](float t) {
+      const float x = 60 + 1.5F * t;
+      return std::array<float, 6>{x, 30, x + 8, 60, x - 8, 105};
+    });
   }
 
   PackSettings Settings() const {
@@ -91,7 +60,7 @@ class PackClipTest : public ::testing::Test {
   // The sample, from a store made with `settings`.
   Sample Pack(const PackSettings& settings) {
     PackRequest request;
-    request.path = folder_ / "set.kfpack";
+    request.path = folder_.File("set.kfpack");
     request.settings = settings;
     request.set = &set_;
     request.force = true;
@@ -131,8 +100,8 @@ class PackClipTest : public ::testing::Test {
     return "no error";
   }
 
-  fs::path folder_;
-  Config config_;
+  TestFolder folder_;
+  Config config_ = SmallClipConfig();
   Dataset set_;
 };
 
@@ -220,7 +189,7 @@ TEST_F(PackClipTest, NamesVideosItCannotUse) {
   sample = set_.samples[0];
   sample.width = 100;
   EXPECT_HAS(ErrorOf(sample), "the video shows 192x128");
-  sample.video = folder_ / "missing.mp4";
+  sample.video = folder_.File("missing.mp4");
   EXPECT_HAS(ErrorOf(sample), "missing.mp4");
 }
 

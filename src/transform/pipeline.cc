@@ -162,17 +162,6 @@ void WriteImages(const DecodedFrames& decoded, const cv::Rect& box, const Plan& 
   }
 }
 
-// Order of the heatmaps' channels in a mirror image.
-std::vector<int64_t> MirrorChannels(const DataConfig& data, const std::vector<int64_t>& joints) {
-  std::vector<int64_t> order;
-  if (data.heatmap.with_joints) order = joints;
-  if (data.heatmap.with_limbs) {
-    const int64_t first = static_cast<int64_t>(order.size());
-    for (const int64_t limb : MirrorLimbOrder(data.limbs, joints)) order.push_back(first + limb);
-  }
-  return order;
-}
-
 void WriteHeatmaps(const Pose& pose, const Plan& plan, const DataConfig& data,
                    const std::vector<int64_t>& mirror, const ClipShapes& shapes, float* heatmaps) {
   const int side = static_cast<int>(plan.augment ? data.crop : data.test_size);
@@ -180,12 +169,41 @@ void WriteHeatmaps(const Pose& pose, const Plan& plan, const DataConfig& data,
   const int64_t clip_size = shapes.heatmaps_numel() / shapes.clips;
   const bool mirrored = shapes.clips > plan.clips;
   const std::vector<int64_t> channels =
-      mirrored ? MirrorChannels(data, mirror) : std::vector<int64_t>();
+      mirrored ? MirrorChannels(data.heatmap, data.limbs, mirror) : std::vector<int64_t>();
   const cv::Size size(static_cast<int>(shapes.heatmaps[4]), static_cast<int>(shapes.heatmaps[3]));
   for (int64_t clip = 0; clip < plan.clips; ++clip) {
     float* out = heatmaps + clip * clip_size;
     DrawHeatmaps(pose, clip * length, length, {side, side}, data.heatmap, data.limbs, out);
     if (mirrored) MirrorHeatmaps(out, length, size, channels, out + plan.clips * clip_size);
+  }
+}
+
+// `pose` as it would go into heatmaps, and everything refused that drawing them would refuse.
+void WriteJoints(const Pose& pose, const Plan& plan, const DataConfig& data,
+                 const std::vector<int64_t>& mirror, bool mirrored, const JointsOutput& out) {
+  if (data.heatmap.with_limbs) CheckLimbs(data.limbs, pose.joints);
+  if (mirrored) MirrorChannels(data.heatmap, data.limbs, mirror);
+  const int64_t length = data.pose_frames;
+  const int64_t size = out.persons * 3 * out.joints * length;  // of a clip
+  std::fill(out.data, out.data + plan.clips * size, 0.0F);
+  const int64_t persons = std::min(pose.persons, out.persons);
+  const int64_t joints = std::min(pose.joints, out.joints);
+  for (int64_t clip = 0; clip < plan.clips; ++clip) {
+    for (int64_t person = 0; person < persons; ++person) {
+      float* x = out.data + clip * size + person * 3 * out.joints * length;
+      float* y = x + out.joints * length;
+      float* score = y + out.joints * length;
+      for (int64_t frame = 0; frame < length; ++frame) {
+        const int64_t first = (person * pose.frames + clip * length + frame) * pose.joints;
+        for (int64_t joint = 0; joint < joints; ++joint) {
+          const auto from = static_cast<size_t>(first + joint);
+          const int64_t to = joint * length + frame;
+          x[to] = pose.xy[2 * from];
+          y[to] = pose.xy[2 * from + 1];
+          score[to] = data.heatmap.use_score ? pose.score[from] : 1.0F;
+        }
+      }
+    }
   }
 }
 
@@ -226,7 +244,7 @@ void FillTrace(const Sample& sample, const DataConfig& data, const Plan& plan, c
 }
 
 void RunChecked(const Sample& sample, const Config& config, Phase phase, int64_t clips, bool flip,
-                RandomStream& random, float* imgs, float* heatmaps, PipelineTrace* trace) {
+                RandomStream& random, const ClipOutput& output, PipelineTrace* trace) {
   CheckSample(sample, config);
   const DataConfig& data = config.data;
   const ClipShapes shapes = PipelineShapes(config, phase, clips, flip);
@@ -249,13 +267,17 @@ void RunChecked(const Sample& sample, const Config& config, Phase phase, int64_t
                       data.compact_allow_imgpad});
   }
   if (config.model.has_rgb()) {
-    WriteImages(decoded, decoded.clip.InFrames(box), plan, data, shapes, imgs);
+    WriteImages(decoded, decoded.clip.InFrames(box), plan, data, shapes, output.imgs);
   }
   if (config.model.has_pose()) {
     const std::vector<int64_t> mirror =
         MirrorOrder(pose.joints, data.left_joints, data.right_joints);
     TransformJoints(box, plan, data, mirror, &pose);
-    WriteHeatmaps(pose, plan, data, mirror, shapes, heatmaps);
+    if (output.joints.data != nullptr) {
+      WriteJoints(pose, plan, data, mirror, shapes.clips > plan.clips, output.joints);
+    } else {
+      WriteHeatmaps(pose, plan, data, mirror, shapes, output.heatmaps);
+    }
   }
   if (trace != nullptr) FillTrace(sample, data, plan, image, box, pose, trace);
 }
@@ -287,10 +309,10 @@ ClipShapes PipelineShapes(const Config& config, Phase phase, int64_t clips, bool
 }
 
 void RunPipelineInto(const Sample& sample, const Config& config, Phase phase, int64_t clips,
-                     bool flip, RandomStream& random, float* imgs, float* heatmaps,
+                     bool flip, RandomStream& random, const ClipOutput& output,
                      PipelineTrace* trace) {
   try {
-    RunChecked(sample, config, phase, clips, flip, random, imgs, heatmaps, trace);
+    RunChecked(sample, config, phase, clips, flip, random, output, trace);
   } catch (const ResourceError&) {
     throw;  // not the sample's fault
   } catch (const Error& error) {
@@ -310,8 +332,8 @@ ClipTensors RunPipeline(const Sample& sample, const Config& config, Phase phase,
   if (config.model.has_pose()) {
     tensors.heatmaps_shape.assign(shapes.heatmaps.begin(), shapes.heatmaps.end());
   }
-  RunPipelineInto(sample, config, phase, clips, flip, random, tensors.imgs.data(),
-                  tensors.heatmaps.data(), trace);
+  RunPipelineInto(sample, config, phase, clips, flip, random,
+                  {tensors.imgs.data(), tensors.heatmaps.data(), {}}, trace);
   return tensors;
 }
 

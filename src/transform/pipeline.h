@@ -63,10 +63,26 @@ struct ClipShapes {
 };
 ClipShapes PipelineShapes(const Config& config, Phase phase, int64_t clips, bool flip);
 
-// RunPipeline into memory of the caller: `imgs` and `heatmaps` have room for PipelineShapes (null
-// for an absent stream). After an Error their contents are unspecified.
+// The joints that heatmaps are drawn from, for someone else to draw them: [K, persons, 3, joints,
+// T_pose], of the clips that are not mirrored. The three are x and y in pixels of the network's
+// input (before heatmap.scaling) and the score, 1 without use_score. Zeros where the sample has
+// fewer persons or joints; further ones are left out.
+struct JointsOutput {
+  float* data = nullptr;
+  int64_t persons = 0;
+  int64_t joints = 0;
+};
+
+// Where RunPipelineInto writes: room for PipelineShapes, null for an absent stream.
+struct ClipOutput {
+  float* imgs = nullptr;
+  float* heatmaps = nullptr;
+  JointsOutput joints;  // instead of heatmaps, if given
+};
+
+// RunPipeline into memory of the caller. After an Error its contents are unspecified.
 void RunPipelineInto(const Sample& sample, const Config& config, Phase phase, int64_t clips,
-                     bool flip, RandomStream& random, float* imgs, float* heatmaps,
+                     bool flip, RandomStream& random, const ClipOutput& output,
                      PipelineTrace* trace = nullptr);
 
 }  // namespace kinefit

@@ -1,22 +1,23 @@
 #include "transform/pipeline.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <opencv2/core.hpp>
 
 #include "files/error.h"
+#include "files/python_test.h"
 #include "transform/compact.h"
 #include "transform/flip.h"
 #include "transform/heatmap.h"
 #include "transform/normalize.h"
 #include "transform/resize.h"
 #include "transform/sample_frames.h"
+#include "transform/small_clip_test.h"
 #include "video/reader.h"
 #include "video/writer.h"
 
@@ -32,26 +33,12 @@ constexpr int kHeight = 64;
 class PipelineTest : public ::testing::Test {
  protected:
   PipelineTest() {
-    std::string name = (fs::temp_directory_path() / "kinefit-data-XXXXXX").string();
-    folder_ = mkdtemp(name.data());
-    config_.model.type = "rgbpose";
-    config_.model.pose.in_channels = 3;
-    DataConfig& data = config_.data;
-    data.rgb_frames = 4;
-    data.pose_frames = 8;
-    data.resize = 48;
-    data.crop = 40;
-    data.test_size = 44;
-    data.heatmap.scaling = 0.5;
-    data.left_joints = {1};
-    data.right_joints = {2};
     WriteVideo("clip.mp4", kFrames);
     sample_ = MakeSample();
   }
-  ~PipelineTest() override { fs::remove_all(folder_); }
 
   void WriteVideo(const std::string& name, int frames) {
-    VideoWriter writer(folder_ / name, kWidth, kHeight, 25);
+    VideoWriter writer(folder_.File(name), kWidth, kHeight, 25);
     RandomStream random(7, "picture");
     cv::Mat frame(kHeight, kWidth, CV_8UC3);
     for (int i = 0; i < frames; ++i) {
@@ -63,24 +50,9 @@ class PipelineTest : public ::testing::Test {
   }
 
   Sample MakeSample() const {
-    Sample sample;
-    sample.id = "the clip";
-    sample.video = folder_ / "clip.mp4";
-    sample.width = kWidth;
-    sample.height = kHeight;
-    sample.total_frames = kFrames;
-    Pose& pose = sample.pose;
-    pose.persons = 1;
-    pose.frames = kFrames;
-    pose.joints = 3;
-    for (int i = 0; i < kFrames; ++i) {
-      const float t = static_cast<float>(i);
-      for (const float value : {20 + t, 10 + t, 40 + t, 40.0F, 60.0F, 30 + t / 2}) {
-        pose.xy.push_back(value);
-      }
-      for (const float value : {1.0F, 0.5F, 0.75F}) pose.score.push_back(value);
-    }
-    return sample;
+    return ThreeJointClip(folder_.File("clip.mp4"), kWidth, kHeight, kFrames, [](float t) {
+      return std::array<float, 6>{20 + t, 10 + t, 40 + t, 40, 60, 30 + t / 2};
+    });
   }
 
   ClipTensors Run(const Sample& sample, Phase phase, int64_t clips = 1, bool flip = false,
@@ -112,8 +84,8 @@ class PipelineTest : public ::testing::Test {
     return "no error";
   }
 
-  fs::path folder_;
-  Config config_;
+  TestFolder folder_;
+  Config config_ = SmallClipConfig();
   Sample sample_;
 };
 
@@ -245,7 +217,7 @@ TEST_F(PipelineTest, UnseenPersonsGiveEmptyHeatmapsOfTheWholeImage) {
 }
 
 TEST_F(PipelineTest, BadVideosNameTheSample) {
-  sample_.video = folder_ / "missing.mp4";
+  sample_.video = folder_.File("missing.mp4");
   EXPECT_HAS(ErrorOf(sample_), "sample 'the clip'");
   EXPECT_HAS(ErrorOf(sample_), "missing.mp4");
   sample_ = MakeSample();
@@ -258,7 +230,7 @@ TEST_F(PipelineTest, BadVideosNameTheSample) {
 
 TEST_F(PipelineTest, TooFewFramesAreAlwaysFoundOut) {
   WriteVideo("short.mp4", kFrames - 1);
-  sample_.video = folder_ / "short.mp4";
+  sample_.video = folder_.File("short.mp4");
   for (uint64_t seed = 0; seed < 10; ++seed) {
     EXPECT_THROW(Run(sample_, Phase::kTrain, 1, false, seed), Error);
   }
