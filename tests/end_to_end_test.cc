@@ -66,6 +66,8 @@ TEST_F(EndToEnd, TrainsTestsAndPredictsEveryNetwork) {
       predict.insert(predict.end(), {"--pose", SmallSet() + "/annotations.pkl"});
     }
     Succeed(predict, "score");
+    predict.insert(predict.end(), {"--set", "device=cuda:99"});
+    EXPECT_EQ(Kinefit(predict).exit_code, 2);
   }
   Succeed({"compare", "a=" + (scratch_ / "results_pose"), scratch_ / "results_pcan"}, "fused");
 }

@@ -63,8 +63,8 @@ ModelConfig TinyConfig() {
   return config;
 }
 
-std::unique_ptr<Network> TinyNetwork(const std::string& file) {
-  auto network = MakeNetwork(TinyConfig(), at::TensorOptions());
+std::unique_ptr<Network> TinyNetwork(const std::string& file, at::ScalarType type = at::kFloat) {
+  auto network = MakeNetwork(TinyConfig(), at::TensorOptions(type));
   const std::string path = kFixtures + file;
   std::vector<std::pair<std::string, at::Tensor>> target;
   for (const auto& [name, tensor] : network->StateDict()) target.emplace_back(name, tensor);
@@ -153,39 +153,53 @@ TEST(ParityModelTest, TrainingModeGradientsAndRunningStatistics) {
   EXPECT_EQ(compared, static_cast<int64_t>(network->buffers().size()) * 2 / 3);
 }
 
-// The trainer's own step: forward, loss, backward, clipping, SGD with momentum and weight decay.
-TEST(ParityModelTest, SixSgdSteps) {
-  SKIP_WITHOUT_FIXTURES();
+struct Step {
+  double loss, grad_norm;
+};
+
+// The trainer's own steps: forward, loss, backward, clipping, SGD with momentum and weight decay.
+std::vector<Step> SixSteps(Network& network, at::ScalarType type) {
   const Arrays io("rgbpose_tiny_io.npz");
   const Arrays sgd("rgbpose_tiny_sgd6.npz");
-  const auto network = TinyNetwork("rgbpose_tiny.pth");
-  network->Train(true);
+  network.Train(true);
   Config config;
   config.model = TinyConfig();
   config.train.batch_size = 3;
   config.train.optimizer.momentum = 0.9;
   config.train.optimizer.weight_decay = 1e-4;
   config.train.optimizer.clip_norm = 4;
-  const auto optimizer = MakeOptimizer(config.train.optimizer, network->parameters());
-  TrainStep step(*network, config, *optimizer, nullptr);
+  const auto optimizer = MakeOptimizer(config.train.optimizer, network.parameters());
+  TrainStep step(network, config, *optimizer, nullptr);
+  std::vector<Step> steps;
   for (int64_t i = 0; i < 6; ++i) {
     const at::Tensor order = sgd["order"][i];
     bool given = false;
     const StepResult result = step.Run(i, 0.02, [&](Batch* batch) {
       if (given) return false;
-      batch->imgs = io["imgs"].index_select(0, order);
-      batch->heatmap_imgs = io["heatmap_imgs"].index_select(0, order);
+      batch->imgs = io["imgs"].index_select(0, order).to(type);
+      batch->heatmap_imgs = io["heatmap_imgs"].index_select(0, order).to(type);
       batch->labels = sgd["labels"][i];
       batch->ids = {"a", "b", "c"};
       given = true;
       return true;
     });
-    // LibTorch 2.x has other kernels than those below: from the third step on it is on another
-    // path.
-    const bool other_path = kBringsOneDnn3 && i > 1;
-    EXPECT_NEAR(result.loss / sgd["loss"][i].item<double>(), 1, other_path ? 0.05 : 1e-3) << i;
-    EXPECT_NEAR(result.grad_norm / sgd["grad_norm"][i].item<double>(), 1, other_path ? 0.2 : 1e-3)
-        << i;
+    steps.push_back({result.loss, result.grad_norm});
+  }
+  return steps;
+}
+
+// From the third step on the fixture's losses are up to 5 % from exact ones: the path of its
+// kernels' rounding, which only the same kernels follow (see main). Those of LibTorch 2.x, oneDNN
+// 3's and MKL's, are others.
+TEST(ParityModelTest, SixSgdSteps) {
+  SKIP_WITHOUT_FIXTURES();
+  const Arrays sgd("rgbpose_tiny_sgd6.npz");
+  const auto network = TinyNetwork("rgbpose_tiny.pth");
+  const std::vector<Step> steps = SixSteps(*network, at::kFloat);
+  for (int64_t i = 0; i < (kBringsOneDnn3 ? 2 : 6); ++i) {
+    const Step& step = steps[static_cast<size_t>(i)];
+    EXPECT_NEAR(step.loss / sgd["loss"][i].item<double>(), 1, 1e-3) << i;
+    EXPECT_NEAR(step.grad_norm / sgd["grad_norm"][i].item<double>(), 1, 1e-3) << i;
   }
   for (const auto& [name, tensor] : network->StateDict()) {
     if (tensor.scalar_type() == at::kLong) {
@@ -193,6 +207,21 @@ TEST(ParityModelTest, SixSgdSteps) {
     } else if (!kBringsOneDnn3) {
       EXPECT_LT(RelativeError(tensor, sgd["final/" + name]), 1e-3) << name;
     }
+  }
+}
+
+// In float64 rounding does not matter: these came out alike with LibTorch 1.13 and 2.15.
+TEST(ParityModelTest, SixSgdStepsInFloat64AreThoseOfAnyLibTorch) {
+  SKIP_WITHOUT_FIXTURES();
+  const std::vector<Step> expected = {
+      {4.56485288487, 203.724322231}, {4.30045224215, 186.951962411},
+      {4.54021916661, 200.672273207}, {4.75321470711, 208.567644739},
+      {4.29897029802, 178.950679060}, {4.39648539611, 183.044764401}};
+  const auto network = TinyNetwork("rgbpose_tiny.pth", at::kDouble);
+  const std::vector<Step> steps = SixSteps(*network, at::kDouble);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_NEAR(steps[i].loss / expected[i].loss, 1, 1e-9) << i;
+    EXPECT_NEAR(steps[i].grad_norm / expected[i].grad_norm, 1, 1e-9) << i;
   }
 }
 

@@ -171,7 +171,7 @@ int Show(const ShowArguments& arguments) {
   Image8 image{sheet.cols, sheet.rows, 3, {}};
   for (int y = 0; y < sheet.rows; ++y) {
     const auto* row = sheet.ptr<uint8_t>(y);
-    image.pixels.insert(image.pixels.end(), row, row + 3 * sheet.cols);
+    image.pixels.insert(image.pixels.end(), row, row + ptrdiff_t{3} * sheet.cols);
   }
   WritePng(arguments.out, image);
   for (const std::string& line : lines) std::cout << line << "\n";

@@ -23,6 +23,8 @@ int RunPredict(const Arguments& arguments) {
   Predictor predictor(arguments.checkpoint, arguments.overrides);
   SetThreads(predictor.config());
   ApplyMemoryBudget(predictor.config());
+  ApplyGpuBudget(predictor.config(), 1);
+  std::fprintf(stderr, "%s\n", predictor.DeviceText().c_str());
   const std::vector<Prediction> predictions =
       predictor.Predict(arguments.video, arguments.pose, arguments.clips, arguments.top);
   std::vector<std::vector<std::string>> rows = {{"class", "name", "score"}};

@@ -127,15 +127,7 @@ void ApplyGpuBudget(const Config& config, int64_t world) {
 }
 
 at::TensorOptions NetworkOptions(const Config& config) {
-  at::Device device(at::kCPU);
-  try {
-    device = at::Device(config.device);
-  } catch (const c10::Error&) {
-    throw Error("\"" + config.device + "\" is not a device", "device",
-                "use \"cpu\", \"cuda\" or \"cuda:N\"");
-  }
-  UseGpu(config.device);
-  return at::TensorOptions(at::kFloat).device(device);
+  return at::TensorOptions(at::kFloat).device(UseDevice(config.device));
 }
 
 void PrepareRank(const RankEnvironment& environment, Config* config) {

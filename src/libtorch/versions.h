@@ -22,9 +22,9 @@
 
 namespace kinefit {
 
-// True where batch norm on the CPU rounds as that of 1.13 does, which the loops of
-// ops/batch_norm_rows.h follow bit by bit.
-inline constexpr bool kBatchNormRoundsAs113 = TORCH_VERSION_MAJOR < 2;
+// Whether the CPU's gradient of batch norm multiplies and adds in one instruction, as the compiler
+// contracted it in 1.13. The loops of ops/batch_norm_rows.h follow its rounding bit by bit.
+inline constexpr bool kFusesBatchNormProducts = TORCH_VERSION_MAJOR < 2;
 
 #if TORCH_VERSION_MAJOR < 2
 template <typename T>
@@ -68,9 +68,9 @@ inline bool IsOneDnnTransposed([[maybe_unused]] at::native::ConvBackend backend)
 #endif
 }
 
-// 2.x brings oneDNN 3, which is not the one that src/onednn asks. Measured with 2.15: input
-// gradients of convolutions with a stride come out channels last, scratch differs by less than 1 %,
-// and inputs that are channels last stay so.
+// 2.x brings oneDNN 3, which is not the one that src/onednn asks: what it takes is in
+// onednn/scratch_of_onednn3.h. Transposed convolutions are oneDNN's, too, and tensors that are
+// channels last stay so.
 inline constexpr bool kBringsOneDnn3 = TORCH_VERSION_MAJOR >= 2;
 
 // With 2.15 the CPU's gradient of a convolution's weight is garbage in bfloat16 where a kernel of 3

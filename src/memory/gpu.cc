@@ -1,7 +1,6 @@
 #include "memory/gpu.h"
 
 #include <ATen/Context.h>
-#include <c10/core/Device.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
 #include <algorithm>
@@ -21,9 +20,19 @@
 namespace kinefit {
 namespace {
 
-bool NamesGpu(const std::string& device) { return device.compare(0, 4, "cuda") == 0; }
+c10::Device GpuNamed(const std::string& device) {
+  try {
+    const c10::Device named(device);
+    if (named.is_cuda()) return named;
+  } catch (const c10::Error&) {  // what it says is of no use to anybody
+  }
+  throw Error("\"" + device + "\" is not a device", "device",
+              "use \"cpu\", \"cuda\" or \"cuda:N\"");
+}
 
 #ifdef KINEFIT_CUDA
+
+bool NamesGpu(const std::string& device) { return device.compare(0, 4, "cuda") == 0; }
 
 namespace cache = c10::cuda::CUDACachingAllocator;
 
@@ -31,7 +40,7 @@ namespace cache = c10::cuda::CUDACachingAllocator;
 constexpr size_t kOfAll = 0;
 
 c10::DeviceIndex IndexOf(const std::string& device) {
-  return std::max<c10::DeviceIndex>(at::Device(device).index(), 0);
+  return std::max<c10::DeviceIndex>(c10::Device(device).index(), 0);
 }
 
 // What the driver says; no memory at all if it says nothing.
@@ -61,15 +70,15 @@ bool SaysOutOfGpuMemory(const c10::Error& error) {
 
 }  // namespace
 
-void UseGpu(const std::string& device) {
-  if (!NamesGpu(device)) return;
+c10::Device UseDevice(const std::string& device) {
+  if (device == "cpu") return c10::DeviceType::CPU;
+  c10::Device wanted = GpuNamed(device);
   if (!at::hasCUDA()) {
     throw Error("this build or this machine has no CUDA", "device = \"" + device + "\"",
                 "use device = \"cpu\", or build against a LibTorch with CUDA (docs/libtorch.md)");
   }
   const auto* guard = c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA);
-  const auto count = static_cast<int64_t>(guard->deviceCount());
-  at::Device wanted(device);
+  const c10::DeviceIndex count = guard->deviceCount();
   if (!wanted.has_index()) wanted.set_index(0);
   if (wanted.index() >= count) {
     throw Error("this process sees " + std::to_string(count) + " GPUs",
@@ -78,6 +87,7 @@ void UseGpu(const std::string& device) {
   }
   guard->setDevice(wanted);
   at::globalContext().setDeterministicCuDNN(true);
+  return wanted;
 }
 
 #ifdef KINEFIT_CUDA

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <c10/core/Device.h>
 #include <c10/util/Exception.h>
 
 #include <cstdint>
@@ -11,10 +12,10 @@ namespace kinefit {
 // The GPU of a run, through LibTorch. In a build without CUDA (docs/libtorch.md) there is none, and
 // on other devices than "cuda" and "cuda:N" everything here does nothing.
 
-// Makes the GPU that `device` names this process's: what asks CUDA for "the current device" gets
-// it, and convolutions use only algorithms that give the same bits each time. Throws Error if there
-// is no such GPU.
-void UseGpu(const std::string& device);
+// The device that "cpu", "cuda" or "cuda:N" names. A GPU becomes this process's: what asks CUDA for
+// "the current device" gets it, and convolutions use only algorithms that give the same bits each
+// time. Throws Error if there is no such device.
+c10::Device UseDevice(const std::string& device);
 
 // Bytes the process may have of it: what is free, and what the process has already. 0: not known.
 int64_t GpuMemory(const std::string& device);

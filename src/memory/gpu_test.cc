@@ -33,12 +33,18 @@ TEST(GpuTest, OtherErrorsStayWhatTheyAre) {
 }
 
 TEST(GpuTest, MissingGpusAreNamed) {
-  UseGpu("cpu");
+  EXPECT_EQ(UseDevice("cpu"), c10::Device(at::kCPU));
   if (at::hasCUDA()) GTEST_SKIP() << "there is a GPU";
-  EXPECT_THROW(UseGpu("cuda"), Error);
-  EXPECT_THROW(UseGpu("cuda:1"), Error);
+  EXPECT_THROW(UseDevice("cuda"), Error);
+  EXPECT_THROW(UseDevice("cuda:1"), Error);
   EXPECT_EQ(GpuMemory("cuda"), 0);
   ReleaseGpuCache();
+}
+
+TEST(GpuTest, OtherDevicesAreRefused) {
+  for (const char* name : {"", "gpu", "meta", "cuda:x", "CPU"}) {
+    EXPECT_THROW(UseDevice(name), Error) << name;
+  }
 }
 
 }  // namespace

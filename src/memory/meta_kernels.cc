@@ -13,6 +13,7 @@
 #include "libtorch/versions.h"
 #include "memory/trace.h"
 #include "onednn/convolution_scratch.h"
+#include "onednn/scratch_of_onednn3.h"
 #include "ops/batch_norm.h"
 
 namespace kinefit {
@@ -99,8 +100,9 @@ ConvolutionShape OneDnnShape(const Tensor& input, const Tensor& weight, IntArray
 // What LibTorch's oneDNN convolutions allocate, in their order: copies of the operands in blocked
 // layout, the blocked result, scratch; then the dense result from the blocked one.
 Tensor RunOneDnn(ConvolutionPass pass, const ConvolutionShape& shape, IntArrayRef sizes,
-                 const at::TensorOptions& options) {
-  const ConvolutionScratch& scratch = QueryConvolutionScratch(pass, shape);
+                 const at::TensorOptions& options, bool transposed = false) {
+  const ConvolutionScratch scratch = kBringsOneDnn3 ? ScratchOfOneDnn3(pass, shape, transposed)
+                                                    : QueryConvolutionScratch(pass, shape);
   Tensor result;
   {
     const Tensor scratchpad = Block(scratch.scratchpad);
@@ -109,11 +111,6 @@ Tensor RunOneDnn(ConvolutionPass pass, const ConvolutionShape& shape, IntArrayRe
     result = Block(scratch.result);
   }
   const Tensor dense = at::empty(sizes, options);
-  const bool strided = std::any_of(shape.stride.begin(), shape.stride.end(),
-                                   [](int64_t stride) { return stride > 1; });
-  if (kBringsOneDnn3 && pass == ConvolutionPass::kBackwardInput && strided && sizes.size() == 5) {
-    return dense.as_strided(sizes, c10::get_channels_last_strides_3d(sizes)).contiguous();
-  }
   return dense.as_strided(sizes, scratch.result_strides).contiguous();
 }
 
@@ -209,11 +206,12 @@ TensorTriple OneDnnTransposedBackward(const Tensor& grad_output_, const Tensor& 
   const ConvolutionShape shape = ShapeLeadingBack(input, weight, grad_output.sizes(), conv);
   Tensor grad_input, grad_weight, grad_bias;
   if (mask[0]) {
-    grad_input = RunOneDnn(ConvolutionPass::kForward, shape, input.sizes(), input.options());
+    grad_input = RunOneDnn(ConvolutionPass::kForward, shape, input.sizes(), input.options(),
+                           /*transposed=*/true);
   }
   if (mask[1] || mask[2]) {
-    grad_weight =
-        RunOneDnn(ConvolutionPass::kBackwardWeight, shape, weight.sizes(), weight.options());
+    grad_weight = RunOneDnn(ConvolutionPass::kBackwardWeight, shape, weight.sizes(),
+                            weight.options(), /*transposed=*/true);
   }
   if (mask[2]) grad_bias = at::empty({weight.size(1)}, weight.options());
   return {grad_input, grad_weight, grad_bias};
@@ -235,7 +233,7 @@ Tensor ConvolutionForward(const Tensor& input, const Tensor& weight, const Optio
   if (IsOneDnnTransposed(backend)) {
     const Tensor dense = input.contiguous();
     return RunOneDnn(ConvolutionPass::kBackwardInput, ShapeLeadingBack(dense, weight, output, conv),
-                     output, input.options());
+                     output, input.options(), /*transposed=*/true);
   }
   switch (backend) {
     case ConvBackend::Mkldnn: {
@@ -383,6 +381,7 @@ Tensor AdaptiveAveragePool3dBackward(const Tensor& grad_output, const Tensor& in
 
 // ---- Random masks and indexing ------------------------------------------------------------------
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): the operator's type
 Tensor& BernoulliInPlace(Tensor& self, double, Optional<at::Generator>) { return self; }
 
 Tensor& MaskedFillInPlace(Tensor& self, const Tensor&, const at::Scalar&) { return self; }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "libtorch/versions.h"
 #include "ops/batch_norm_rows.h"
 #include "ops/blocked.h"
 #include "ops/blocked_norm.h"
@@ -25,7 +26,7 @@ T* Data(const at::Tensor& x) {
 // Calls run(T()) with the element type of x.
 template <typename Run>
 void ForType(const at::Tensor& x, const Run& run) {
-  switch (x.scalar_type()) {
+  switch (x.scalar_type()) {  // NOLINTNEXTLINE(bugprone-branch-clone): of other types
     case at::kFloat:
       return run(float());
     case at::kDouble:
@@ -208,8 +209,8 @@ void CpuInputGradient(const at::Tensor& grad, const Normalisable& x, bool relu,
     double dot = 0;
     for (int64_t n = 0; n < rows.n; ++n) {
       const int64_t at = rows.At(n, c);
-      const GradientSums<T> row =
-          RowGradientSums(g + at, values + at, rows.length, mean[c], relu, fold);
+      const GradientSums<T> row = RowGradientSums(g + at, values + at, rows.length, mean[c], relu,
+                                                  fold, kFusesBatchNormProducts);
       sum += static_cast<double>(row.grad);
       dot += static_cast<double>(row.dot);
     }
@@ -318,8 +319,9 @@ at::Tensor LocalGradientSums(const at::Tensor& grad, const Normalisable& x, bool
       out[c] = out[channels + c] = 0;
       for (int64_t n = 0; n < rows.n; ++n) {
         const int64_t at = rows.At(n, c);
-        const GradientSums<T> row = RowGradientSums(Data<T>(grad) + at, Data<T>(x.x) + at,
-                                                    rows.length, mean[c], relu, folded.At(c));
+        const GradientSums<T> row =
+            RowGradientSums(Data<T>(grad) + at, Data<T>(x.x) + at, rows.length, mean[c], relu,
+                            folded.At(c), kFusesBatchNormProducts);
         out[c] += static_cast<double>(row.grad);
         out[channels + c] += static_cast<double>(row.dot);
       }
@@ -345,7 +347,7 @@ at::Tensor SharedInputGradient(const at::Tensor& grad, const Normalisable& x, bo
     result.mul_(AsChannels(inverse_std * x.bn->gamma, x.x));
     return into.defined() ? into.copy_(result) : result.to(x.x.scalar_type());
   }
-  const at::Tensor result = into.defined() ? std::move(into) : at::empty_like(x.x);
+  at::Tensor result = into.defined() ? std::move(into) : at::empty_like(x.x);
   ForType(x.x, [&](auto type) {
     using T = decltype(type);
     using P = typename RowParameter<T>::Type;
@@ -394,8 +396,7 @@ BatchNormStatistics BatchStatistics(const at::Tensor& x, const BatchNormTensors&
   if (sum != nullptr && !x.is_meta()) return SharedStatistics(x, bn, momentum, epsilon, *sum);
   if (OnCpu(x)) {
     const at::TensorOptions options = PerChannel(x);
-    const BatchNormStatistics result{at::empty({x.size(1)}, options),
-                                     at::empty({x.size(1)}, options)};
+    BatchNormStatistics result{at::empty({x.size(1)}, options), at::empty({x.size(1)}, options)};
     if (x.is_meta()) return result;
     ForType(x, [&](auto type) { CpuStatistics<decltype(type)>(x, bn, momentum, epsilon, result); });
     return result;
@@ -420,7 +421,7 @@ at::Tensor Normalised(const Normalisable& x, bool relu) {
     if (relu) result.relu_();
     return result.to(x.x.scalar_type());
   }
-  const at::Tensor result = at::empty_like(x.x);
+  at::Tensor result = at::empty_like(x.x);
   if (x.x.is_meta()) return result;
   ForType(x.x, [&](auto type) {
     using T = decltype(type);
@@ -442,7 +443,7 @@ at::Tensor NormalisedSum(const Normalisable& a, const Normalisable& b, at::Tenso
     const at::Tensor sum = Affine(a).add_(Affine(b)).relu_();
     return into.defined() ? into.copy_(sum) : sum.to(a.x.scalar_type());
   }
-  const at::Tensor result = into.defined() ? std::move(into) : at::empty_like(a.x);
+  at::Tensor result = into.defined() ? std::move(into) : at::empty_like(a.x);
   if (a.x.is_meta()) return result;
   ForType(a.x, [&](auto type) {
     using T = decltype(type);

@@ -113,7 +113,7 @@ KINEFIT_INLINE P Counted(P grad, P y, bool relu, ScaleShift<P> s) {
   return relu && Fma(y, s.scale, s.shift) <= 0 ? P{0} : grad;
 }
 
-template <typename T, typename P>
+template <bool kFused, typename T, typename P>
 KINEFIT_INLINE GradientSums<T> SumGradients(const T* grad, const T* y, int64_t n, P mean, bool relu,
                                             ScaleShift<P> s) {
   constexpr int64_t kWide = 32 / static_cast<int64_t>(sizeof(P));  // elements of an AVX2 register
@@ -133,7 +133,8 @@ KINEFIT_INLINE GradientSums<T> SumGradients(const T* grad, const T* y, int64_t n
     for (int64_t k = 0; k < kWide; ++k) {
       const P g = Counted(Load(grad[i + k]), Load(y[i + k]), relu, s);
       grads[k] += g;
-      dots[k] = Fma(Load(y[i + k]) - mean, g, dots[k]);
+      const P d = Load(y[i + k]) - mean;
+      dots[k] = kFused ? Fma(d, g, dots[k]) : dots[k] + d * g;
     }
   }
   for (int64_t k = 0; i + k < n; ++k) {
@@ -165,6 +166,7 @@ KINEFIT_INLINE void BackToInput(const T* grad, const T* y, int64_t n, InputGradi
 }  // namespace
 
 // The clones cannot be templates: one set of functions for each type.
+// NOLINTBEGIN(bugprone-macro-parentheses): T and P are types
 #define KINEFIT_ROWS(T, P)                                                                         \
   template <>                                                                                      \
   KINEFIT_CLONES double RowSum<T>(const T* y, int64_t n) {                                         \
@@ -190,8 +192,9 @@ KINEFIT_INLINE void BackToInput(const T* grad, const T* y, int64_t n, InputGradi
   }                                                                                                \
   template <>                                                                                      \
   KINEFIT_CLONES GradientSums<T> RowGradientSums<T>(const T* grad, const T* y, int64_t n, P mean,  \
-                                                    bool relu, ScaleShift<P> s) {                  \
-    return SumGradients(grad, y, n, mean, relu, s);                                                \
+                                                    bool relu, ScaleShift<P> s, bool fused) {      \
+    return fused ? SumGradients<true>(grad, y, n, mean, relu, s)                                   \
+                 : SumGradients<false>(grad, y, n, mean, relu, s);                                 \
   }                                                                                                \
   template <>                                                                                      \
   KINEFIT_CLONES void InputGradientRow<T>(const T* grad, const T* y, int64_t n,                    \
@@ -199,6 +202,7 @@ KINEFIT_INLINE void BackToInput(const T* grad, const T* y, int64_t n, InputGradi
                                           T* out) {                                                \
     BackToInput(grad, y, n, k, relu, s, out);                                                      \
   }
+// NOLINTEND(bugprone-macro-parentheses)
 
 KINEFIT_ROWS(float, float)
 KINEFIT_ROWS(double, double)

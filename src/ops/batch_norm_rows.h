@@ -57,11 +57,12 @@ struct GradientSums {
   typename RowParameter<T>::Type dot = 0;   // sum of grad * (y - mean)
 };
 // With `relu` grad counts only where y * s is above 0. Sums are taken in P, in the order and with
-// the rounding of ATen's AVX2 kernel.
+// the rounding of ATen's AVX2 kernel; `fused`: a product is rounded only with its sum, as the last
+// few of a row always are.
 template <typename T>
 GradientSums<T> RowGradientSums(const T* grad, const T* y, int64_t n,
                                 typename RowParameter<T>::Type mean, bool relu,
-                                ScaleShift<typename RowParameter<T>::Type> s);
+                                ScaleShift<typename RowParameter<T>::Type> s, bool fused);
 
 template <typename T>
 struct InputGradient {

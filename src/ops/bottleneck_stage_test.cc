@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "libtorch/versions.h"
 #include "ops/max_pool.h"
 
 namespace kinefit {
@@ -179,7 +178,7 @@ TEST(BottleneckStage, HasTheBitsOfThePlainComposition) {
       SCOPED_TRACE(c10::str("keep ", static_cast<int>(keep), " training ", training));
       const Outcome lean = Measure(at::kFloat, Lean(keep, mode), at::kFloat);
       ExpectSameBits(lean, first);
-      if (training && kBatchNormRoundsAs113) {
+      if (training) {
         ExpectSameBits(lean, plain);
       } else {
         ExpectClose(lean, plain, 1e-6);
@@ -314,10 +313,7 @@ TEST(ConvNormRelu, HasTheBitsOfThePlainComposition) {
         for (size_t i = 0; i < results[0].size(); ++i) {
           const at::Tensor& plain = results[0][i];
           const at::Tensor& lean = results[1][i];
-          const bool same = kBatchNormRoundsAs113 ? at::equal(plain, lean)
-                                                  : at::norm(plain - lean).item<double>() <=
-                                                        1e-6 * at::norm(plain).item<double>();
-          EXPECT_TRUE(same) << i << transposed << relu << keep;
+          EXPECT_TRUE(at::equal(plain, lean)) << i << transposed << relu << keep;
         }
       }
     }

@@ -20,13 +20,13 @@ namespace {
 // LibTorch leaves convolutions of one small clip to a kernel of its own instead of oneDNN, whose
 // rounding switches single ReLUs over: gradients would depend on how a batch is cut into
 // micro-batches. So such a clip gets another one, of zeros, beside it. Which clips: use_mkldnn in
-// LibTorch's Convolution.cpp.
+// LibTorch's Convolution.cpp; transposed convolutions are oneDNN's only in 2.x.
 bool NeedsCompany(const at::Tensor& x, const ConvNorm& layer) {
   constexpr int64_t kSmall = 20480;
   const at::Tensor& w = layer.weight;
   return x.size(0) == 1 && x.scalar_type() == at::kFloat && RunsCpuLoops(x) &&
-         !layer.geometry.transposed && x.size(1) * x.size(2) * x.size(3) <= kSmall &&
-         (w.size(3) <= 3 || w.size(4) <= 3);
+         (kBringsOneDnn3 || !layer.geometry.transposed) &&
+         x.size(1) * x.size(2) * x.size(3) <= kSmall && (w.size(3) <= 3 || w.size(4) <= 3);
 }
 
 at::Tensor WithZeros(const at::Tensor& x) { return at::cat({x, at::zeros_like(x)}); }

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "checkpoint/checkpoint.h"
 #include "config/load.h"
 #include "evaluate/evaluate.h"
 #include "evaluate/results.h"
 #include "files/error.h"
+#include "memory/gpu.h"
 #include "predict/pose_file.h"
 #include "transform/pipeline.h"
 #include "video/reader.h"
@@ -41,9 +43,10 @@ std::vector<std::pair<std::string, at::Tensor>> NamedPairs(const Network& networ
   return pairs;
 }
 
-// A checkpoint trained on a GPU is of use on a machine that has none.
-at::Device UsableDevice(const std::string& device) {
-  return at::hasCUDA() ? at::Device(device) : at::Device(at::kCPU);
+// The first GPU will do for what was trained on another one.
+std::string DeviceInsteadOf(const std::string& device) {
+  if (device.compare(0, 4, "cuda") != 0) return device;
+  return at::hasCUDA() ? "cuda" : "cpu";
 }
 
 at::Tensor ToTensor(std::vector<float>& values, const std::vector<int64_t>& shape) {
@@ -106,12 +109,23 @@ Sample MakeSample(const std::string& video, const std::string& pose_file, const 
 Predictor::Predictor(const std::string& checkpoint, const std::vector<std::string>& overrides) {
   const CheckpointDict root = ReadCheckpoint(checkpoint);
   const std::string text = RequireConfigText(root, checkpoint);
-  config_ = LoadConfigText(text, checkpoint + ": config", overrides).config;
+  const LoadedConfig loaded = LoadConfigText(text, checkpoint + ": config", overrides);
+  config_ = loaded.config;
   class_names_ = ReadClassNames(root, checkpoint);
-  network_ = MakeNetwork(
-      config_.model, at::TensorOptions().dtype(at::kFloat).device(UsableDevice(config_.device)));
+  const auto origin = loaded.provenance.find("device");
+  if (origin == loaded.provenance.end() || origin->second != "--set") {
+    const std::string there = DeviceInsteadOf(config_.device);
+    if (there != config_.device) trained_on_ = std::exchange(config_.device, there);
+  }
+  network_ =
+      MakeNetwork(config_.model, at::TensorOptions(at::kFloat).device(UseDevice(config_.device)));
   LoadInto(NamedPairs(*network_), StateDictOf(root, checkpoint, true), true, checkpoint);
   network_->Train(false);
+}
+
+std::string Predictor::DeviceText() const {
+  const std::string text = "predicting on " + config_.device;
+  return trained_on_.empty() ? text : text + "; the network was trained on " + trained_on_;
 }
 
 std::vector<Prediction> Predictor::Predict(const std::string& video, const std::string& pose_file,

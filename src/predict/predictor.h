@@ -22,9 +22,15 @@ struct Prediction {
 // Not thread-safe.
 class Predictor {
  public:
-  // Throws Error if the checkpoint is not one kinefit wrote (no effective config in it).
+  // Throws Error if the checkpoint is not one kinefit wrote (no effective config in it), or if the
+  // device that `overrides` ask for is not here. The device of its training is used where there is
+  // one, else the CPU: a network trained on a GPU is of use on a machine that has none.
   explicit Predictor(const std::string& checkpoint, const std::vector<std::string>& overrides = {});
+  // Its `device` is the one that is used.
   const Config& config() const { return config_; }
+  // Which device is used, and which the training used if that was another; one line without its
+  // end.
+  std::string DeviceText() const;
   // The classes, best first, at most `top`. `pose_file`: an annotation pickle with the clip's entry
   // (or exactly one entry), or a .npz with `keypoint` [M,T,V,2] (and `keypoint_score` [M,T,V]).
   // Either path may be empty if the network has no such stream.
@@ -33,6 +39,7 @@ class Predictor {
 
  private:
   Config config_;
+  std::string trained_on_;  // if that was another device
   std::vector<std::string> class_names_;
   std::unique_ptr<Network> network_;
 };

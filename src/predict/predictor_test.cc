@@ -193,6 +193,31 @@ TEST_F(PredictorTest, SameInputSameScores) {
   EXPECT_EQ(first.Predict("", pose, 2, 1).size(), 1U);
 }
 
+TEST_F(PredictorTest, WhatWasTrainedOnAMissingGpuPredictsOnTheCpu) {
+  if (at::hasCUDA()) GTEST_SKIP() << "there is a GPU";
+  Config config = TinyConfig("pose");
+  const std::string pose = WriteWalk("walk.npz");
+  Predictor cpu(WriteTiny(config, "cpu.pth", 1));
+  EXPECT_EQ(cpu.DeviceText(), "predicting on cpu");
+  config.device = "cuda:1";
+  const std::string checkpoint = WriteTiny(config, "gpu.pth", 1);
+  Predictor gpu(checkpoint);
+  EXPECT_EQ(gpu.config().device, "cpu");
+  EXPECT_EQ(gpu.DeviceText(), "predicting on cpu; the network was trained on cuda:1");
+  EXPECT_EQ(gpu.Predict("", pose, 1, 1)[0].score, cpu.Predict("", pose, 1, 1)[0].score);
+  EXPECT_EQ(Predictor(checkpoint, {"device=cpu"}).DeviceText(), "predicting on cpu");
+}
+
+TEST_F(PredictorTest, ADeviceThatIsAskedForMustBeHere) {
+  if (at::hasCUDA()) GTEST_SKIP() << "there is a GPU";
+  const std::string checkpoint = WriteTiny(TinyConfig("pose"), "cpu.pth", 1);
+  const std::string missing = MessageOf([&] { Predictor(checkpoint, {"device=cuda"}); });
+  EXPECT_MENTIONS(missing, "device = \"cuda\"");
+  EXPECT_MENTIONS(missing, "no CUDA");
+  const std::string unknown = MessageOf([&] { Predictor(checkpoint, {"device=gpu"}); });
+  EXPECT_MENTIONS(unknown, "\"gpu\" is not a device");
+}
+
 TEST_F(PredictorTest, AveragedWeightsComeFirst) {
   const Config config = TinyConfig("pose");
   const std::string pose = WriteWalk("walk.npz");

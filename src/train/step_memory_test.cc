@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
-#include "libtorch/versions.h"
 #include "loader/device_heatmaps.h"
 #include "memory/allocation_faults.h"
 #include "memory/cpu_allocator.h"
@@ -251,8 +250,7 @@ TEST(Gradients, OfMicroBatchesAndRecomputationAreThoseOfTheWholeBatch) {
         std::printf("%s, 8 clips as %ld x %ld, recompute %-6s: relative difference %.2g\n",
                     at::toString(type), static_cast<long>(size), static_cast<long>(8 / size),
                     recompute.c_str(), error);
-        // With LibTorch 2.x a single clip still takes another kernel somewhere.
-        EXPECT_LE(error, kBringsOneDnn3 && size == 1 && type == at::kFloat ? 1e-4 : 1e-6);
+        EXPECT_LE(error, 1e-6);
       }
     }
   }

@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "files/error.h"
-#include "libtorch/versions.h"
 #include "loader/device_heatmaps.h"
 #include "memory/cpu_allocator.h"
 #include "model/describe.h"
@@ -157,8 +156,7 @@ void ExpectPredicted(const char* what, const std::vector<Case>& cases) {
                 static_cast<long>(predicted / 1024), static_cast<long>(measured / 1024),
                 100 * error);
     std::fflush(stdout);
-    // Another oneDNN than the one asked takes other scratch: one of these is 1.8 % too high.
-    EXPECT_LT(std::abs(error), kBringsOneDnn3 ? 0.02 : 0.01) << c.name;
+    EXPECT_LT(std::abs(error), 0.01) << c.name;
   }
 }
 

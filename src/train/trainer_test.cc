@@ -16,7 +16,6 @@
 #include "config/options.h"
 #include "files/error.h"
 #include "files/publish.h"
-#include "libtorch/versions.h"
 #include "memory/allocation_faults.h"
 #include "memory/cpu_allocator.h"
 #include "train/step_rehearsal.h"
@@ -573,16 +572,14 @@ TEST_F(RecoveryTest, GoesFromPlanToPlanAndKeepsTheLastOnResume) {
   recorder.on_step = [&](const StepReport& report) {
     if (report.iteration != 1) return;
     const MemoryUse use = CpuMemoryUse();
-    // What was measured depends on how far the loader was; with 2.x the prediction is too high
-    // here.
-    const int64_t peak = kBringsOneDnn3 ? use.peak : RehearseStep(config).peak;
+    // Not what was measured, which depends on how far the loader was.
+    const int64_t peak = RehearseStep(config).peak;
     SetMemoryBudget(use.current + (peak - use.current) * 3 / 4);
   };
   recorder.on_step = [&, set = recorder.on_step](const StepReport& report) {
     set(report);
     interrupted_ = report.iteration == 4;
   };
-  ResetPeak();
   const TrainResult cut = Run(config, recorder);
   interrupted_ = false;
   SetMemoryBudget(0);
