@@ -2,6 +2,7 @@
 // same gradients however it is cut into micro-batches and whatever is recomputed.
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 #include <gtest/gtest.h>
 
@@ -144,6 +145,7 @@ int64_t FailAllocationsOf(StepUnderTest* subject, int64_t stride) {
 }
 
 TEST(TrainStepOutOfMemory, IsAllOrNothingAtEveryAllocation) {
+  at::set_num_threads(1);  // with tensors this small threads only wait for each other
   for (const std::string optimizer : {"sgd", "adamw"}) {
     for (const std::string recompute : {"lean", "full"}) {
       SCOPED_TRACE(optimizer + " " + recompute);
@@ -232,6 +234,7 @@ std::vector<at::Tensor> FrozenGradients(int64_t clips, int64_t size, const std::
 
 // Down to single clips, and in float64 against the plain composition too.
 TEST(Gradients, OfMicroBatchesAndRecomputationAreThoseOfTheWholeBatch) {
+  at::set_num_threads(1);
   const auto distance = [](const std::vector<at::Tensor>& got,
                            const std::vector<at::Tensor>& want) {
     const at::Tensor exact = at::cat(want).to(at::kDouble);
