@@ -72,7 +72,7 @@ int Run(int argc, char** argv) {
       "`kinefit config keys` lists every option of a configuration.",
       "kinefit");
   app.require_subcommand(1);
-  app.set_version_flag("--version", VersionText());
+  app.set_version_flag("--version", [] { return VersionText(); });
   int exit_code = kExitOk;
   AddTrainCommand(app, &exit_code);
   AddLaunchCommand(app, &exit_code);

@@ -153,6 +153,7 @@ C10dGroup::C10dGroup(const RankEnvironment& environment, const GroupOptions& opt
 #ifdef USE_C10D_NCCL
     if (options.cuda) {
       gradients_ = MakeNccl(in("nccl"), rank, world, timeout);
+      ConnectNccl(gradients_);
       return;
     }
 #endif
@@ -244,6 +245,9 @@ void C10dGroup::Leave() {
   double nothing = 0;
   at::Tensor values = at::from_blob(&nothing, {1}, at::kDouble);
   Sum(values);
+#ifdef USE_C10D_NCCL
+  if (gradients_->getBackendName() != control_->getBackendName()) gradients_->shutdown();
+#endif
   watch_->Leave();
 }
 

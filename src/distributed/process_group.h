@@ -31,6 +31,15 @@ inline ProcessGroup MakeNccl(const Store& store, int rank, int world,
       c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, world, options), store,
       c10::DeviceType::CUDA, "nccl");
 }
+
+// NCCL connects when it is first used. Better at once, while there is memory for its buffers and
+// an error is an error at the start, than in the first backward pass.
+inline void ConnectNccl(const ProcessGroup& group) {
+  std::vector<at::Tensor> first = {
+      at::zeros({1}, at::TensorOptions().device(at::kCUDA).dtype(at::kFloat))};
+  group->allreduce(first)->wait();
+  first[0].item<float>();
+}
 #endif
 
 }  // namespace kinefit

@@ -41,7 +41,7 @@ TEST(CudaConstants, EachCommunicatorTakesItsBuffers) {
 TEST(CudaConstants, CublasWorkspaceDependsOnTheArchitecture) {
   EXPECT_EQ(CublasWorkspaceBytes(7), 8519680);
   EXPECT_EQ(CublasWorkspaceBytes(8), 8519680);
-  EXPECT_EQ(CublasWorkspaceBytes(9), 33554432);
+  EXPECT_EQ(CublasWorkspaceBytes(9), 34078720);
 }
 
 }  // namespace

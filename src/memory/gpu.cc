@@ -1,6 +1,6 @@
 #include "memory/gpu.h"
 
-#include <ATen/Context.h>
+#include <ATen/ATen.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
 #include <algorithm>
@@ -39,8 +39,12 @@ namespace cache = c10::cuda::CUDACachingAllocator;
 // Of each kind of figure that the cache keeps: of small and large blocks together.
 constexpr size_t kOfAll = 0;
 
+// The number of a GPU that is there. LibTorch's allocator knows of none before it is first asked
+// for memory, and throws at any question until then.
 c10::DeviceIndex IndexOf(const std::string& device) {
-  return std::max<c10::DeviceIndex>(c10::Device(device).index(), 0);
+  const c10::Device gpu = UseDevice(device);
+  at::empty({0}, at::TensorOptions().device(gpu).dtype(at::kByte));
+  return gpu.index();
 }
 
 // What the driver says; no memory at all if it says nothing.
@@ -60,6 +64,26 @@ DriverMemory AskDriver(c10::DeviceIndex index) {
 }
 
 #endif
+
+// How often LibTorch's allocator had to refuse, on all GPUs.
+int64_t Refusals() {
+#ifdef KINEFIT_CUDA
+  if (at::hasCUDA() && cache::get()->initialized()) {
+    int64_t all = 0;
+    for (c10::DeviceIndex i = 0; i < c10::cuda::device_count(); ++i) {
+      all += cache::getDeviceStats(i).num_ooms;
+    }
+    return all;
+  }
+#endif
+  return 0;
+}
+
+// Where cuDNN's algorithms find no room for their workspaces one after the other, LibTorch says no
+// more than that none is left.
+bool SaysNoAlgorithm(const c10::Error& error) {
+  return error.msg().find("unable to find an engine") != std::string::npos;
+}
 
 bool SaysOutOfGpuMemory(const c10::Error& error) {
   for (const OomMessage& message : FindOomMessages(error.msg())) {
@@ -130,12 +154,14 @@ void ReleaseGpuCache() {}
 #endif
 
 void WithMemoryErrors(const std::function<void()>& work) {
+  const int64_t before = Refusals();
   try {
     work();
   } catch (const c10::OutOfMemoryError&) {
     throw;
   } catch (const c10::Error& error) {
-    if (!SaysOutOfGpuMemory(error)) throw;
+    const bool no_room = SaysNoAlgorithm(error) && Refusals() > before;
+    if (!no_room && !SaysOutOfGpuMemory(error)) throw;
     throw c10::OutOfMemoryError(error.msg(), /*backtrace=*/{});
   }
 }

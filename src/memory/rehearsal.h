@@ -42,7 +42,8 @@ struct Rehearsal {
   // What the device must have for the run.
   int64_t need() const {
     const int64_t own = reserved > 0 ? reserved + outside : peak;
-    return own > validation_peak ? own : validation_peak;
+    const int64_t validation = validation_peak > 0 ? validation_peak + outside : 0;
+    return own > validation ? own : validation;
   }
 
   // For the choice of what to recompute (memory/solver.h).

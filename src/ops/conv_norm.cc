@@ -12,7 +12,8 @@ namespace kinefit {
 
 at::ScalarType ArithmeticType(const at::Tensor& x, const ConvNorm& layer) {
   const bool exact = layer.geometry.transposed || IsWrongInBfloat16(x, layer.weight);
-  return exact && !x.is_cuda() ? layer.weight.scalar_type() : x.scalar_type();
+  const bool on_gpu = !x.is_cpu() && !RunsCpuLoops(x);  // or planned for one
+  return exact && !on_gpu ? layer.weight.scalar_type() : x.scalar_type();
 }
 
 namespace {

@@ -6,6 +6,7 @@
 #include <tuple>
 #include <utility>
 
+#include "ops/batch_norm.h"
 #include "ops/gradient_node.h"
 #include "ops/max_pool_rows.h"
 
@@ -63,7 +64,7 @@ std::pair<at::Tensor, at::Tensor> Pool(const at::Tensor& x, const Planes& p) {
   std::vector<int64_t> sizes = x.sizes().vec();
   sizes[3] = p.out_height;
   sizes[4] = p.out_width;
-  if (x.is_cpu() || x.is_meta()) {
+  if (RunsCpuLoops(x)) {
     at::Tensor out = at::empty(sizes, x.options());
     at::Tensor places = at::empty(sizes, x.options().dtype(at::kByte));
     if (x.is_meta()) return {out, places};
@@ -78,15 +79,14 @@ std::pair<at::Tensor, at::Tensor> Pool(const at::Tensor& x, const Planes& p) {
   auto [out, indices] =
       at::max_pool2d_with_indices(x.view({1, p.count, p.height, p.width}), {kWindow, kWindow},
                                   {p.stride, p.stride}, {kPadding, kPadding});
-  const at::Tensor offset = indices - Origins(p, x.options());
-  const at::Tensor row = offset.div(p.width, "floor");
-  const at::Tensor place = row * kWindow + (offset - row * p.width);
+  at::Tensor place = indices.sub_(Origins(p, x.options()));  // row * width + column in the window
+  place.sub_(place.div(p.width, "floor").mul_(p.width - kWindow));
   return {out.view(sizes), place.to(at::kByte).view(sizes)};
 }
 
 at::Tensor Unpool(const at::Tensor& grad, const at::Tensor& places, const Planes& p,
                   at::IntArrayRef sizes) {
-  if (grad.is_cpu() || grad.is_meta()) {
+  if (RunsCpuLoops(grad)) {
     at::Tensor out = at::empty(sizes, grad.options());
     if (grad.is_meta()) return out;
     AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, grad.scalar_type(), "MaxPool3x3Backward", [&] {
@@ -100,9 +100,9 @@ at::Tensor Unpool(const at::Tensor& grad, const at::Tensor& places, const Planes
     });
     return out;
   }
-  const at::Tensor place = places.view({1, p.count, p.out_height, p.out_width}).to(at::kLong);
-  const at::Tensor row = place.div(kWindow, "floor");
-  const at::Tensor indices = row * p.width + (place - row * kWindow) + Origins(p, grad.options());
+  const at::Tensor indices = places.view({1, p.count, p.out_height, p.out_width}).to(at::kLong);
+  indices.add_(indices.div(kWindow, "floor").mul_(p.width - kWindow));
+  indices.add_(Origins(p, grad.options()));
   const at::Tensor like = at::empty({1, p.count, p.height, p.width}, grad.options());
   return at::max_pool2d_with_indices_backward(grad.view({1, p.count, p.out_height, p.out_width}),
                                               like, {kWindow, kWindow}, {p.stride, p.stride},

@@ -181,8 +181,17 @@ class RehearsedRun {
   }
 
  private:
+  // What cuBLAS takes through the same cache, and keeps: one for each of the threads that compute,
+  // the main one and that of the backward pass. The GPU may be any: the largest.
+  static std::vector<TracedBlock> MatrixWorkspaces() {
+    TracedBlock workspace;
+    workspace.bytes = cuda_constants::kCublasWorkspaceHopper;
+    workspace.role = MemoryRole::kWeights;
+    return {2, workspace};
+  }
+
   void AddCuda(int64_t end, Rehearsal* result) const {
-    std::vector<TracedBlock> blocks;
+    std::vector<TracedBlock> blocks = MatrixWorkspaces();
     for (const TracedBlock& block : trace_.blocks()) {
       if (block.born <= end) blocks.push_back(block);
     }
