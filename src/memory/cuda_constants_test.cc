@@ -17,7 +17,7 @@ TEST(CudaConstants, RangesAreInOrder) {
 
 TEST(CudaConstants, OneDeviceTakesItsContext) {
   const ByteRange one = OutsideBytes({});
-  EXPECT_EQ(one.planned, 512 * kMiB);
+  EXPECT_EQ(one.planned, 640 * kMiB);
   CudaProcess process;
   process.communicators = 3;  // there is nobody to communicate with
   EXPECT_EQ(OutsideBytes(process).high, one.high);
@@ -28,12 +28,12 @@ TEST(CudaConstants, OneDeviceTakesItsContext) {
 TEST(CudaConstants, EachCommunicatorTakesItsBuffers) {
   CudaProcess process;
   process.devices = 2;
-  EXPECT_EQ(OutsideBytes(process).planned, (512 + 544) * kMiB);
+  EXPECT_EQ(OutsideBytes(process).planned, (640 + 544) * kMiB);
   process.devices = 8;
-  EXPECT_EQ(OutsideBytes(process).planned, (512 + 688) * kMiB);
+  EXPECT_EQ(OutsideBytes(process).planned, (640 + 688) * kMiB);
   process.communicators = 2;
   EXPECT_EQ(OutsideBytes(process).low, (256 + 2 * 48) * kMiB);
-  EXPECT_EQ(OutsideBytes(process).planned, (512 + 2 * 688) * kMiB);
+  EXPECT_EQ(OutsideBytes(process).planned, (640 + 2 * 688) * kMiB);
   EXPECT_EQ(OutsideBytes(process).high, (1024 + 2 * 1536) * kMiB);
 }
 

@@ -136,6 +136,10 @@ SegmentCosts CostsOf(const Config& config, const std::vector<std::string>& segme
                             static_cast<double>(network.parameters);
   } else {
     costs.micro_batch = SegmentCosts::kGpuMicroBatch * 3 * costs.network;
+    costs.plain = -SegmentCosts::kGpuPlain * 3 * costs.network;
+    for (std::vector<double>* again : {&costs.forward, &costs.light, &costs.by_halves}) {
+      for (double& cost : *again) cost *= SegmentCosts::kGpuAgain;
+    }
   }
   return costs;
 }

@@ -29,8 +29,13 @@ struct SegmentCosts {
   // gradients are read, written, copied between layouts; and starting each layer's kernels.
   static constexpr double kWeightPasses = 6;
   static constexpr double kMacsPerLayer = 2e7;
-  // The same on a GPU, as share of one clip's step: a guess.
-  static constexpr double kGpuMicroBatch = 0.05;
+  // On a GPU, measured on an H100 with both networks at batch 20. A micro-batch takes as long as so
+  // many clips' steps whatever its size. Of lean's step the plain one saves so much, as it neither
+  // normalises nor activates again; and what is computed again takes so much of what its share in
+  // the forward pass would say, as convolutions are little of that.
+  static constexpr double kGpuMicroBatch = 2.6;
+  static constexpr double kGpuPlain = 0.25;
+  static constexpr double kGpuAgain = 0.25;
 
   double network = 0;             // forward pass of everything, one clip
   double plain = 0;               // what the plain composition's step takes beyond lean's, one clip

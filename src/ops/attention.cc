@@ -7,14 +7,25 @@
 #include <functional>
 #include <limits>
 
+#include "ops/batch_norm.h"
+
 namespace kinefit {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr int64_t kKeyBlock = 256;           // keys at once: the scores of a block stay in cache
-constexpr int64_t kScoreElements = 1 << 22;  // upper bound of one block of scores over all heads
+// How much is worked on at once.
+struct Blocks {
+  int64_t keys;    // of one head
+  int64_t scores;  // over all heads, at most
+};
+constexpr Blocks kCpuBlocks = {256, 1 << 22};   // the scores stay in cache
+constexpr Blocks kGpuBlocks = {1024, 1 << 24};  // starting kernels is not what takes the time
+
+Blocks BlocksFor(const at::Tensor& x) {
+  return x.is_cpu() || RunsCpuLoops(x) ? kCpuBlocks : kGpuBlocks;
+}
 
 // What one block of work covers: heads [head, head + heads), queries, keys.
 struct Tile {
@@ -33,13 +44,13 @@ at::Tensor Keys(const at::Tensor& x, const Tile& t) {
 
 // Walks all tiles: heads, then queries, then keys. `row` is called with the first tile of each
 // group of queries, `tile` with every tile, `finish` when the group has met every key.
-void ForEachTile(int64_t batch, int64_t queries, int64_t keys, int64_t chunk,
+void ForEachTile(const Blocks& blocks, int64_t batch, int64_t queries, int64_t keys, int64_t chunk,
                  const std::function<void(const Tile&)>& row,
                  const std::function<void(const Tile&)>& tile,
                  const std::function<void(const Tile&)>& finish) {
   const int64_t rows = std::min(chunk, queries);
-  const int64_t columns = std::min({chunk, keys, kKeyBlock});
-  const int64_t heads = std::clamp<int64_t>(kScoreElements / (rows * columns), 1, batch);
+  const int64_t columns = std::min({chunk, keys, blocks.keys});
+  const int64_t heads = std::clamp<int64_t>(blocks.scores / (rows * columns), 1, batch);
   for (int64_t b = 0; b < batch; b += heads) {
     for (int64_t q = 0; q < queries; q += rows) {
       Tile t{b, std::min(heads, batch - b), q, std::min(rows, queries - q), 0, 0};
@@ -81,7 +92,8 @@ Forwarded AttentionForward(const at::Tensor& q, const at::Tensor& k, const at::T
   at::Tensor total;    // of exp(score - maximum), [heads, queries, 1]
   at::Tensor sum;      // of exp(score - maximum) * value, [heads, queries, D]
   ForEachTile(
-      q.size(0), q.size(1), k.size(1), chunk, [&](const Tile&) { maximum = at::Tensor(); },
+      BlocksFor(q), q.size(0), q.size(1), k.size(1), chunk,
+      [&](const Tile&) { maximum = at::Tensor(); },
       [&](const Tile& t) {
         at::Tensor scores = Scores(Queries(q, t), Keys(k, t), sums).mul_(scale);
         const at::Tensor values = Keys(v, t);
@@ -117,7 +129,7 @@ variable_list AttentionBackward(const at::Tensor& q, const at::Tensor& k, const 
   at::Tensor dq_rows;  // of the queries at hand
   at::Tensor delta;    // sum over D of grad * out: what the softmax's normalisation takes back
   ForEachTile(
-      q.size(0), q.size(1), k.size(1), chunk,
+      BlocksFor(q), q.size(0), q.size(1), k.size(1), chunk,
       [&](const Tile& t) {
         delta = Queries(grad, t).to(sums).mul(Queries(out, t)).sum(2, true);
         dq_rows = at::Tensor();

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <cmath>
+#include <tuple>
 #include <type_traits>
 
 #include "libtorch/versions.h"
@@ -17,6 +18,7 @@ c10::DeviceType meta_stands_for = c10::DeviceType::CPU;
 bool cpu_loops = true;
 
 bool OnCpu(const at::Tensor& x) { return RunsCpuLoops(x); }
+bool OnGpu(const at::Tensor& x) { return !x.is_cpu() && !RunsCpuLoops(x); }
 
 template <typename T>
 T* Data(const at::Tensor& x) {
@@ -94,8 +96,6 @@ class Folded {
   const P* inverse_std_ = nullptr;
 };
 
-// ---- Any device: ATen ---------------------------------------------------------------------------
-
 // [C] -> [1, C, 1, ...] as x.
 at::Tensor AsChannels(const at::Tensor& values, const at::Tensor& x) {
   std::vector<int64_t> shape(static_cast<size_t>(x.dim()), 1);
@@ -109,9 +109,52 @@ std::vector<int64_t> AllButChannels(const at::Tensor& x) {
   return dims;
 }
 
-// bn(x) in the per-channel type.
+// ---- A GPU: ATen's kernels for batch norms that processes share, which come in the same pieces.
+// There are none for the meta device; only what is as large as x counts there.
+
+at::Tensor GpuNormalised(const Normalisable& x) {
+  if (x.x.is_meta()) return at::empty_like(x.x);
+  constexpr double kUnused = 0;  // inverse_std has it already
+  return at::batch_norm_elemt(x.x, x.bn->gamma, x.bn->beta, x.statistics->mean,
+                              x.statistics->inverse_std, kUnused);
+}
+
+// REQUIRES: statistics of this batch alone.
+BatchNormGradients GpuBackward(const at::Tensor& grad, const Normalisable& x, bool relu,
+                               at::Tensor into) {
+  at::Tensor g = grad;
+  if (relu) {
+    g = GpuNormalised(x);
+    at::threshold_backward_out(g, grad, g, 0);
+  }
+  BatchNormGradients result;
+  at::Tensor input;
+  if (x.x.is_meta()) {
+    result.gamma = at::empty({x.x.size(1)}, PerChannel(x.x));
+    result.beta = at::empty({x.x.size(1)}, PerChannel(x.x));
+    input = at::empty_like(x.x);
+  } else {
+    const BatchNormStatistics& s = *x.statistics;
+    at::Tensor sum;
+    at::Tensor dot;
+    std::tie(sum, dot, result.gamma, result.beta) = at::batch_norm_backward_reduce(
+        g, x.x, s.mean, s.inverse_std, x.bn->gamma, /*input_g=*/true, /*weight_g=*/true,
+        /*bias_g=*/true);
+    const at::Tensor count =
+        at::full({1}, x.x.numel() / x.x.size(1), x.x.options().dtype(at::kInt));
+    input =
+        at::batch_norm_backward_elemt(g, x.x, s.mean, s.inverse_std, x.bn->gamma, sum, dot, count);
+  }
+  result.input = into.defined() ? into.copy_(input) : input;
+  return result;
+}
+
+// ---- Any device: ATen ---------------------------------------------------------------------------
+
+// bn(x) in the per-channel type; on a GPU in x's.
 at::Tensor Affine(const Normalisable& x) {
   if (x.bn == nullptr) return x.x;
+  if (OnGpu(x.x)) return GpuNormalised(x);
   const at::Tensor scale = x.statistics->inverse_std * x.bn->gamma;
   const at::Tensor shift = x.bn->beta - x.statistics->mean * scale;
   return at::mul(x.x, AsChannels(scale, x.x)).add_(AsChannels(shift, x.x));
@@ -122,9 +165,15 @@ BatchNormStatistics AtenStatistics(const at::Tensor& x, double epsilon,
   const auto dims = AllButChannels(x);
   const auto type = c10::typeMetaToScalarType(PerChannel(x).dtype());
   BatchNormStatistics result;
-  result.mean = at::mean(x, dims, false, type);
-  const at::Tensor variance =
-      at::mean(at::sub(x, AsChannels(result.mean, x)).square_(), dims, false, type);
+  at::Tensor variance;
+  if (x.is_meta()) {
+    result.mean = at::empty({x.size(1)}, PerChannel(x));
+    variance = at::empty({x.size(1)}, PerChannel(x));
+  } else {
+    std::tie(variance, result.mean) = at::var_mean(x, dims, /*unbiased=*/false);
+    result.mean = result.mean.to(type);
+    variance = variance.to(type);
+  }
   result.inverse_std = (variance + epsilon).rsqrt_();
   const double count = static_cast<double>(x.numel()) / static_cast<double>(x.size(1));
   *unbiased_variance = variance * (count / std::max(count - 1, 1.0));
@@ -417,7 +466,7 @@ BatchNormStatistics RunningStatistics(const BatchNormTensors& bn, double epsilon
 at::Tensor Normalised(const Normalisable& x, bool relu) {
   if (IsBlocked(x.x)) return BlockedNormalised(x, relu);
   if (!OnCpu(x.x)) {
-    at::Tensor result = Affine(x);
+    at::Tensor result = Affine(x);  // a new one, as there is a norm
     if (relu) result.relu_();
     return result.to(x.x.scalar_type());
   }
@@ -464,7 +513,7 @@ at::Tensor NormalisedSum(const Normalisable& a, const Normalisable& b, at::Tenso
 void MaskBySum(at::Tensor& grad, const Normalisable& a, const Normalisable& b) {
   if (IsBlocked(a.x)) return BlockedMaskBySum(grad, a, b);
   if (!OnCpu(a.x)) {
-    grad.mul_(Affine(a).add_(Affine(b)).gt(0));
+    at::threshold_backward_out(grad, grad, Affine(a).add_(Affine(b)).to(grad.scalar_type()), 0);
     return;
   }
   if (a.x.is_meta()) return;
@@ -487,6 +536,7 @@ BatchNormGradients BatchNormBackward(const at::Tensor& grad, const Normalisable&
                                      at::Tensor into) {
   if (IsBlocked(x.x)) return BlockedNormBackward(grad, x, relu, std::move(into));
   if (x.statistics->sum != nullptr) return SharedBackward(grad, x, relu, std::move(into));
+  if (OnGpu(x.x) && x.statistics->of_batch) return GpuBackward(grad, x, relu, std::move(into));
   if (!OnCpu(x.x)) return AtenBackward(grad, x, relu, std::move(into));
   BatchNormGradients result;
   result.input = into.defined() ? std::move(into) : at::empty_like(x.x);
