@@ -45,8 +45,9 @@ namespace kinefit {
 // graphs are not modelled, nor are blocks that other streams still use (record_stream). PyTorch
 // 2.5.1's own allocator, run on a driver that only counts bytes, agrees with this one after every
 // event of random sequences (DoesWhatPyTorchDoes in the test keeps some). On an H100 what 16 kinds
-// of steps reserved was within 32 MiB of what this makes of their allocations: a real driver may place segments elsewhere (here each lies above all earlier ones, which decides
-// between blocks of equal size only) and may not have memory in one piece.
+// of steps reserved was within 20 MiB of what this makes of their allocations: a real driver may
+// place segments elsewhere (here each lies above all earlier ones, which decides between blocks of
+// equal size only) and may not have memory in one piece.
 
 struct CudaCacheOptions {
   bool expandable = false;  // expandable_segments:True
