@@ -10,8 +10,8 @@ namespace kinefit {
 // normalised and activated tensor from x instead of keeping it. Nothing here is seen by autograd.
 // x is contiguous, float, double or bfloat16 (half on CUDA), or blocked (ops/blocked.h); everything
 // per channel, [C], is float32 (double for double). On the CPU each function is one pass or two
-// over memory; elsewhere, and for the meta device when it stands for another device, it is a
-// composition of ATen operations.
+// over memory; on a GPU, and for the meta device when it stands for one, it is made of the kernels
+// that ATen has for batch norms shared by processes, and else of other ATen operations.
 
 // One layer's tensors, all [C].
 struct BatchNormTensors {
