@@ -116,13 +116,15 @@ TEST_F(Distributed, TwoRanksTrainWhatOneProcessTrains) {
   EXPECT_LE(LargestDifference(scratch_ / "two/last.pth", scratch_ / "one/last.pth"), 1e-4);
 }
 
+// Four clips to a batch norm: with two, layers of so few pixels as here divide by next to nothing,
+// and single steps multiply rounding errors (losses stay equal to 1e-6, weights do not).
 TEST_F(Distributed, TwoStreamsWithAccumulationToo) {
   WriteText(config_, SmallConfig("pcan"));
   const std::vector<std::string> few = {"train.iterations=6", "train.val_every=0",
                                         "train.accumulate=2", "train.checkpoint_every=0",
                                         "model.fusion.rgb_drop_path=0.5"};
-  TrainAlone("one", With(few, {"train.batch_size=2"}));
-  TrainRanks(2, "two", With(few, {"train.batch_size=1"}));
+  TrainAlone("one", With(few, {"train.batch_size=4"}));
+  TrainRanks(2, "two", With(few, {"train.batch_size=2"}));
   ExpectSameLosses(Steps("two"), Steps("one"), 1e-5);
   EXPECT_LE(LargestDifference(scratch_ / "two/last.pth", scratch_ / "one/last.pth"), 1e-4);
 }
