@@ -7,12 +7,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "files/error.h"
+#include "libtorch/versions.h"
 #include "loader/device_heatmaps.h"
 #include "memory/cpu_allocator.h"
 #include "model/describe.h"
@@ -146,6 +149,14 @@ std::vector<Case> Cases() {
   return cases;
 }
 
+// oneDNN 3 computes bfloat16 with the matrix units that some processors have, in less memory than
+// is foreseen (docs/libtorch.md).
+bool HasMatrixUnits() {
+  std::ifstream info("/proc/cpuinfo");
+  const std::string text(std::istreambuf_iterator<char>(info), {});
+  return text.find("amx_bf16") != std::string::npos;
+}
+
 void ExpectPredicted(const char* what, const std::vector<Case>& cases) {
   for (const Case& c : cases) {
     const int64_t predicted = RehearseStep(c.config).peak;
@@ -156,7 +167,9 @@ void ExpectPredicted(const char* what, const std::vector<Case>& cases) {
                 static_cast<long>(predicted / 1024), static_cast<long>(measured / 1024),
                 100 * error);
     std::fflush(stdout);
-    EXPECT_LT(std::abs(error), 0.01) << c.name;
+    const bool less = kBringsOneDnn3 && c.config.train.precision == "bf16" && HasMatrixUnits();
+    EXPECT_LT(error, less ? 0.1 : 0.01) << c.name;
+    EXPECT_GT(error, -0.01) << c.name;
   }
 }
 
