@@ -121,7 +121,7 @@ at::Tensor GpuNormalised(const Normalisable& x) {
 
 // REQUIRES: statistics of this batch alone.
 BatchNormGradients GpuBackward(const at::Tensor& grad, const Normalisable& x, bool relu,
-                               at::Tensor into) {
+                               const at::Tensor& into) {
   at::Tensor g = grad;
   if (relu) {
     g = GpuNormalised(x);
@@ -536,7 +536,7 @@ BatchNormGradients BatchNormBackward(const at::Tensor& grad, const Normalisable&
                                      at::Tensor into) {
   if (IsBlocked(x.x)) return BlockedNormBackward(grad, x, relu, std::move(into));
   if (x.statistics->sum != nullptr) return SharedBackward(grad, x, relu, std::move(into));
-  if (OnGpu(x.x) && x.statistics->of_batch) return GpuBackward(grad, x, relu, std::move(into));
+  if (OnGpu(x.x) && x.statistics->of_batch) return GpuBackward(grad, x, relu, into);
   if (!OnCpu(x.x)) return AtenBackward(grad, x, relu, std::move(into));
   BatchNormGradients result;
   result.input = into.defined() ? std::move(into) : at::empty_like(x.x);
