@@ -20,28 +20,17 @@
 #include "libtorch/versions.h"
 #include "model/loss.h"
 #include "model/network.h"
+#include "tests/parity_fixtures.h"
 #include "train/optimizer.h"
 #include "train/step.h"
 
-namespace kinefit {
+namespace kinefit::testing {
 namespace {
-
-const std::string kFixtures = std::string(KINEFIT_SHARED) + "/parity/";
 
 #define SKIP_WITHOUT_FIXTURES()                            \
   if (!std::filesystem::exists(kFixtures + "README.md")) { \
     GTEST_SKIP() << "no fixtures at " << kFixtures;        \
   }
-
-at::Tensor ToTensor(const NdArray& array) {
-  at::ScalarType type = at::kFloat;
-  if (array.dtype == DType::kInt64) type = at::kLong;
-  if (array.dtype == DType::kFloat64) type = at::kDouble;
-  at::Tensor tensor = at::empty(array.shape, type);
-  EXPECT_EQ(array.bytes.size(), tensor.nbytes());
-  std::copy(array.bytes.begin(), array.bytes.end(), static_cast<char*>(tensor.data_ptr()));
-  return tensor;
-}
 
 // The arrays of one .npz as tensors.
 class Arrays {
@@ -54,36 +43,10 @@ class Arrays {
   NpzArrays arrays_;
 };
 
-ModelConfig TinyConfig() {
-  ModelConfig config;
-  config.num_classes = 7;
-  config.rgb.base_channels = 8;
-  config.pose.base_channels = 4;
-  config.head.dropout = 0;
-  return config;
-}
-
-std::unique_ptr<Network> TinyNetwork(const std::string& file, at::ScalarType type = at::kFloat) {
-  auto network = MakeNetwork(TinyConfig(), at::TensorOptions(type));
-  const std::string path = kFixtures + file;
-  std::vector<std::pair<std::string, at::Tensor>> target;
-  for (const auto& [name, tensor] : network->StateDict()) target.emplace_back(name, tensor);
-  LoadInto(target, StateDictOf(ReadCheckpoint(path), path), /*strict=*/true, path);
-  return network;
-}
-
 NetworkOutput Forward(Network& network, const NetworkInput& input, bool training) {
   RandomStream random(1, "parity");
   network.Train(training);
   return network.Forward(input, random);
-}
-
-// Largest difference relative to the largest value of `want`.
-double RelativeError(const at::Tensor& got, const at::Tensor& want) {
-  EXPECT_EQ(got.sizes(), want.sizes());
-  const double largest = want.abs().max().item<double>();
-  const double difference = (got - want).abs().max().item<double>();
-  return difference / std::max(largest, 1e-30);
 }
 
 TEST(ParityModelTest, NamesAndShapesOfTheFullSizeNetworks) {
@@ -226,7 +189,7 @@ TEST(ParityModelTest, SixSgdStepsInFloat64AreThoseOfAnyLibTorch) {
 }
 
 }  // namespace
-}  // namespace kinefit
+}  // namespace kinefit::testing
 
 // The tiny network's gradients are not continuous in its rounding errors: one ReLU input that
 // crosses zero changes a channel's gradient by percents, and six steps amplify that. The fixtures
