@@ -23,9 +23,7 @@ struct Blocks {
 constexpr Blocks kCpuBlocks = {256, 1 << 22};   // the scores stay in cache
 constexpr Blocks kGpuBlocks = {1024, 1 << 24};  // starting kernels is not what takes the time
 
-Blocks BlocksFor(const at::Tensor& x) {
-  return x.is_cpu() || RunsCpuLoops(x) ? kCpuBlocks : kGpuBlocks;
-}
+Blocks BlocksFor(const at::Tensor& x) { return RunsOnGpu(x) ? kGpuBlocks : kCpuBlocks; }
 
 // What one block of work covers: heads [head, head + heads), queries, keys.
 struct Tile {

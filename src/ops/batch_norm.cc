@@ -18,7 +18,6 @@ c10::DeviceType meta_stands_for = c10::DeviceType::CPU;
 bool cpu_loops = true;
 
 bool OnCpu(const at::Tensor& x) { return RunsCpuLoops(x); }
-bool OnGpu(const at::Tensor& x) { return !x.is_cpu() && !RunsCpuLoops(x); }
 
 template <typename T>
 T* Data(const at::Tensor& x) {
@@ -154,7 +153,7 @@ BatchNormGradients GpuBackward(const at::Tensor& grad, const Normalisable& x, bo
 // bn(x) in the per-channel type; on a GPU in x's.
 at::Tensor Affine(const Normalisable& x) {
   if (x.bn == nullptr) return x.x;
-  if (OnGpu(x.x)) return GpuNormalised(x);
+  if (RunsOnGpu(x.x)) return GpuNormalised(x);
   const at::Tensor scale = x.statistics->inverse_std * x.bn->gamma;
   const at::Tensor shift = x.bn->beta - x.statistics->mean * scale;
   return at::mul(x.x, AsChannels(scale, x.x)).add_(AsChannels(shift, x.x));
@@ -439,6 +438,8 @@ bool RunsCpuLoops(const at::Tensor& x) {
   return (x.is_cpu() && cpu_loops) || (x.is_meta() && meta_stands_for == c10::DeviceType::CPU);
 }
 
+bool RunsOnGpu(const at::Tensor& x) { return !x.is_cpu() && !RunsCpuLoops(x); }
+
 BatchNormStatistics BatchStatistics(const at::Tensor& x, const BatchNormTensors& bn,
                                     double momentum, double epsilon, const SumOverRanks* sum) {
   if (IsBlocked(x)) return BlockedStatistics(x, bn, momentum, epsilon, sum);
@@ -536,7 +537,7 @@ BatchNormGradients BatchNormBackward(const at::Tensor& grad, const Normalisable&
                                      at::Tensor into) {
   if (IsBlocked(x.x)) return BlockedNormBackward(grad, x, relu, std::move(into));
   if (x.statistics->sum != nullptr) return SharedBackward(grad, x, relu, std::move(into));
-  if (OnGpu(x.x) && x.statistics->of_batch) return GpuBackward(grad, x, relu, into);
+  if (RunsOnGpu(x.x) && x.statistics->of_batch) return GpuBackward(grad, x, relu, into);
   if (!OnCpu(x.x)) return AtenBackward(grad, x, relu, std::move(into));
   BatchNormGradients result;
   result.input = into.defined() ? std::move(into) : at::empty_like(x.x);

@@ -37,6 +37,8 @@ void SetMetaStandsFor(c10::DeviceType device);
 void SetCpuLoops(bool on);
 // Whether own loops serve x: it is on the CPU, or on the meta device and that stands for the CPU.
 bool RunsCpuLoops(const at::Tensor& x);
+// Whether x is on a GPU, or on the meta device and that stands for one.
+bool RunsOnGpu(const at::Tensor& x);
 
 // Statistics of the batch; moves the running ones by `momentum` as PyTorch does (unbiased
 // variance). With `sum` (not owned, needed again by BatchNormBackward) x is this process's part of

@@ -12,8 +12,7 @@ namespace kinefit {
 
 at::ScalarType ArithmeticType(const at::Tensor& x, const ConvNorm& layer) {
   const bool exact = layer.geometry.transposed || IsWrongInBfloat16(x, layer.weight);
-  const bool on_gpu = !x.is_cpu() && !RunsCpuLoops(x);  // or planned for one
-  return exact && !on_gpu ? layer.weight.scalar_type() : x.scalar_type();
+  return exact && !RunsOnGpu(x) ? layer.weight.scalar_type() : x.scalar_type();
 }
 
 namespace {
