@@ -116,8 +116,8 @@ TEST_F(Distributed, TwoRanksTrainWhatOneProcessTrains) {
   EXPECT_LE(LargestDifference(scratch_ / "two/last.pth", scratch_ / "one/last.pth"), 1e-4);
 }
 
-// Four clips to a batch norm: with two, layers of so few pixels as here divide by next to nothing,
-// and single steps multiply rounding errors (losses stay equal to 1e-6, weights do not).
+// Weights are compared with four clips to a batch norm: with two, layers of so few pixels as here
+// divide by next to nothing, and single steps multiply rounding errors.
 TEST_F(Distributed, TwoStreamsWithAccumulationToo) {
   WriteText(config_, SmallConfig("pcan"));
   const std::vector<std::string> few = {"train.iterations=6", "train.val_every=0",
@@ -127,6 +127,10 @@ TEST_F(Distributed, TwoStreamsWithAccumulationToo) {
   TrainRanks(2, "two", With(few, {"train.batch_size=2"}));
   ExpectSameLosses(Steps("two"), Steps("one"), 1e-5);
   EXPECT_LE(LargestDifference(scratch_ / "two/last.pth", scratch_ / "one/last.pth"), 1e-4);
+
+  TrainAlone("one_small", With(few, {"train.batch_size=2"}));
+  TrainRanks(2, "two_small", With(few, {"train.batch_size=1"}));
+  ExpectSameLosses(Steps("two_small"), Steps("one_small"), 1e-5);
 }
 
 // The most tensor bytes of a rank, buckets of gradients included, are those that plan says.
