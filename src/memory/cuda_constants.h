@@ -54,20 +54,14 @@ constexpr ByteRange kNcclGroup{48 * kMiB, 688 * kMiB, 1536 * kMiB};
 
 // ---- Inside the caching allocator: blocks like any other, to be added to a trace ----
 
-// cuBLAS's workspace, allocated at the first matrix product of a thread on a stream and kept:
-// ":4096:2:16:8" = 2 x 4096 KiB + 8 x 16 KiB (CUBLAS_WORKSPACE_CONFIG changes it). LibTorch 1.13
-// itself takes 4 MiB.
-constexpr int64_t kCublasWorkspace = (2 * 4096 + 8 * 16) * int64_t{1024};
-// The same on Hopper (compute capability 9.0): 32 MiB, as cuBLAS's manual recommends, and half a
-// MiB more (measured on an H100 with LibTorch 2.11: exactly 65 MiB for two threads, in all of 16
-// kinds of steps). Blackwell (10, 12) has had either size, depending on PyTorch's version.
-constexpr int64_t kCublasWorkspaceHopper = 32 * kMiB + kMiB / 2;
+// cuBLAS's workspace, allocated at the first matrix product of a thread on a stream and kept. On
+// Hopper (compute capability 9.0) 32 MiB, as cuBLAS's manual recommends, and half a MiB more:
+// measured on an H100 with LibTorch 2.11, 65 MiB for two threads in all of 16 kinds of steps.
+// Elsewhere it is less ("CUBLAS_WORKSPACE_CONFIG" unset: 8.1 MiB, LibTorch 1.13 4 MiB).
+constexpr int64_t kCublasWorkspace = 32 * kMiB + kMiB / 2;
 
-// Workspace of one convolution, allocated before and freed after it. PyTorch sets no limit of its
-// own: cuDNN's heuristics choose, and if the workspace cannot be had the next algorithm is tried.
-// CUDNN_CONV_WSCAP_DBG (in MiB) sets a limit. The figure to plan with is a choice, that of other
-// frameworks being 64 MiB (Caffe2) to 512 MiB (PaddlePaddle); `high` is no bound.
-constexpr ByteRange kCudnnWorkspace{0, 256 * kMiB, 512 * kMiB};
+// Workspaces of convolutions are not planned for: PyTorch sets no limit of its own, cuDNN's
+// heuristics choose, and where a workspace cannot be had the next algorithm is tried.
 
 }  // namespace cuda_constants
 
@@ -89,12 +83,6 @@ constexpr ByteRange OutsideBytes(const CudaProcess& process) {
   sum.planned += process.communicators * nccl.planned;
   sum.high += process.communicators * nccl.high;
   return sum;
-}
-
-// Bytes of cuBLAS's workspace on a device of this compute capability (8 for 8.6).
-constexpr int64_t CublasWorkspaceBytes(int compute_capability_major) {
-  return compute_capability_major >= 9 ? cuda_constants::kCublasWorkspaceHopper
-                                       : cuda_constants::kCublasWorkspace;
 }
 
 }  // namespace kinefit

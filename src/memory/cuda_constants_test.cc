@@ -8,7 +8,7 @@ namespace {
 using namespace cuda_constants;
 
 TEST(CudaConstants, RangesAreInOrder) {
-  for (const ByteRange& range : {kContext, kEagerContext, kNcclPair, kNcclGroup, kCudnnWorkspace}) {
+  for (const ByteRange& range : {kContext, kEagerContext, kNcclPair, kNcclGroup}) {
     EXPECT_LE(0, range.low);
     EXPECT_LE(range.low, range.planned);
     EXPECT_LE(range.planned, range.high);
@@ -35,13 +35,6 @@ TEST(CudaConstants, EachCommunicatorTakesItsBuffers) {
   EXPECT_EQ(OutsideBytes(process).low, (256 + 2 * 48) * kMiB);
   EXPECT_EQ(OutsideBytes(process).planned, (640 + 2 * 688) * kMiB);
   EXPECT_EQ(OutsideBytes(process).high, (1024 + 2 * 1536) * kMiB);
-}
-
-// 8,519,680 bytes is what memory snapshots of PyTorch 2.0 show.
-TEST(CudaConstants, CublasWorkspaceDependsOnTheArchitecture) {
-  EXPECT_EQ(CublasWorkspaceBytes(7), 8519680);
-  EXPECT_EQ(CublasWorkspaceBytes(8), 8519680);
-  EXPECT_EQ(CublasWorkspaceBytes(9), 34078720);
 }
 
 }  // namespace

@@ -185,7 +185,7 @@ class RehearsedRun {
   // the main one and that of the backward pass. The GPU may be any: the largest.
   static std::vector<TracedBlock> MatrixWorkspaces() {
     TracedBlock workspace;
-    workspace.bytes = cuda_constants::kCublasWorkspaceHopper;
+    workspace.bytes = cuda_constants::kCublasWorkspace;
     workspace.role = MemoryRole::kWeights;
     return {2, workspace};
   }
