@@ -3,6 +3,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "files/error.h"
+#include "files/publish.h"
 #include "files/zip.h"
 #include "memory_file.h"
 
@@ -18,10 +19,16 @@ void Read(const std::string& path) {
   }
 }
 
+void ReadBytes(const std::string& path, const uint8_t* data, size_t size) {
+  kinefit::PublishFile(path, {reinterpret_cast<const char*>(data), size});
+  Read(path);
+}
+
 }  // namespace
 
-// The input is data.pkl, put into an archive with correct checksums: that zip archives are read
-// well is for fuzz_zip to find out.
+// The input is a whole file (torch.save's format from before 1.6, or safetensors), and the data.pkl
+// of an archive with correct checksums: that zip archives are read well is for fuzz_zip to find
+// out.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const std::string path = "/dev/shm/kinefit-fuzz-" + std::to_string(getpid()) + ".pth";
   kinefit::ZipWriter zip(path);
@@ -30,6 +37,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   zip.Add("archive/data/floats", std::string(16, '\1'));
   zip.Commit();
   Read(path);
+  ReadBytes(path, data, size);
   unlink(path.c_str());
   return 0;
 }

@@ -168,6 +168,34 @@ std::string CheckpointPickle() {
   return w.Finish();
 }
 
+// torch.save's format from before PyTorch 1.6: five pickles, then the storages.
+std::string LegacyCheckpoint() {
+  std::string bytes("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15);
+  kinefit::PickleWriter version(2);
+  version.Int(1001);
+  bytes += version.Finish();
+  kinefit::PickleWriter machine(2);
+  machine.BeginDict();
+  machine.String("little_endian");
+  machine.Bool(true);
+  machine.EndDict();
+  bytes += machine.Finish() + CheckpointPickle();
+  kinefit::PickleWriter keys(2);
+  keys.BeginList();
+  keys.String("0");
+  keys.EndList();
+  bytes += keys.Finish();
+  return bytes + std::string("\6\0\0\0\0\0\0\0", 8) + std::string(24, '\1');
+}
+
+std::string SafetensorsFile() {
+  const std::string header =
+      R"({"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"__metadata__":{"a":"b"}})";
+  std::string bytes(8, '\0');
+  bytes[0] = static_cast<char>(header.size());
+  return bytes + header + std::string(24, '\1');
+}
+
 // One file per form that the readers of src/convert and of joint layouts take.
 void WriteConvertSeeds(const std::string& folder) {
   for (const char* name : {"ntu_skeleton", "keypoint_json", "manifest", "joint_layout"}) {
@@ -318,6 +346,8 @@ int main(int argc, char** argv) {
   std::string end("PK\5\6\0\0\0\0\1\0\1\0\x2f\0\0\0\x25\0\0\0\0\0", 22);
   kinefit::PublishFile(folder + "/zip/deflated.zip", local + packed + entry + end);
   kinefit::PublishFile(folder + "/checkpoint/weights", CheckpointPickle());
+  kinefit::PublishFile(folder + "/checkpoint/legacy", LegacyCheckpoint());
+  kinefit::PublishFile(folder + "/checkpoint/safetensors", SafetensorsFile());
   CopyConfigs(argv[2], folder + "/config");
   kinefit::PublishFile(folder + "/annotations/set", AnnotationSet());
   WritePoseFiles(folder + "/pose_file");

@@ -1,9 +1,11 @@
 #include <cstdio>
 #include <iostream>
+#include <map>
 #include <memory>
 
 #include "apps/kinefit/commands.h"
 #include "checkpoint/checkpoint.h"
+#include "files/error.h"
 #include "report/table.h"
 
 namespace kinefit {
@@ -48,6 +50,45 @@ int ShowCheckpoint(const std::string& path) {
   return kExitOk;
 }
 
+bool EndsWith(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+// The weights alone, with what predicting needs: configuration and class names.
+int ConvertCheckpoint(const std::string& path, const std::string& out) {
+  const bool safetensors = EndsWith(out, ".safetensors");
+  if (!safetensors && !EndsWith(out, ".pth")) {
+    throw Error("the kind of file to write is not known", out,
+                "end its name with .safetensors or .pth");
+  }
+  const CheckpointDict root = ReadCheckpoint(path);
+  const auto weights = StateDictOf(root, path, /*ema=*/true);
+  CheckpointDict converted;
+  std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  for (const auto& [key, value] : root) {
+    if (key == "config" && std::holds_alternative<std::string>(value.value())) {
+      metadata[key] = value.AsString(key);
+    } else if (key == "class_names" && std::holds_alternative<CheckpointList>(value.value())) {
+      for (const CheckpointValue& name : value.AsList(key)) {
+        metadata[key] += name.AsString(key) + "\n";
+      }
+    } else {
+      continue;
+    }
+    converted.emplace_back(key, value);
+  }
+  if (safetensors) {
+    WriteSafetensors(out, weights, metadata);
+  } else {
+    CheckpointDict tensors;
+    for (const auto& [name, tensor] : weights) tensors.emplace_back(name, tensor);
+    converted.emplace_back("state_dict", std::move(tensors));
+    WriteCheckpoint(out, converted);
+  }
+  std::cout << "wrote " << weights.size() << " tensors to " << out << "\n";
+  return kExitOk;
+}
+
 }  // namespace
 
 void AddCheckpointCommand(CLI::App& app, int* exit_code) {
@@ -56,9 +97,17 @@ void AddCheckpointCommand(CLI::App& app, int* exit_code) {
   auto path = std::make_shared<std::string>();
   CLI::App* show = command->add_subcommand(
       "show", "verify a .pth and list what it holds; nothing in it is executed");
-  show->add_option("checkpoint", *path, "any zip .pth written by torch.save or kinefit")
+  show->add_option("checkpoint", *path,
+                   "any .pth written by torch.save or kinefit, or .safetensors")
       ->required();
   show->callback([=] { *exit_code = ShowCheckpoint(*path); });
+  auto from = std::make_shared<std::string>();
+  auto out = std::make_shared<std::string>();
+  CLI::App* convert = command->add_subcommand(
+      "convert", "write the weights, averaged ones where there are, as .safetensors or .pth");
+  convert->add_option("checkpoint", *from, "any .pth or .safetensors")->required();
+  convert->add_option("-o,--out", *out, "file to write: NAME.safetensors or NAME.pth")->required();
+  convert->callback([=] { *exit_code = ConvertCheckpoint(*from, *out); });
 }
 
 }  // namespace kinefit

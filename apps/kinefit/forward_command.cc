@@ -22,6 +22,7 @@ struct Arguments {
   std::string input;
   std::string output;
   bool strict = false;
+  bool allow_nonfinite = false;
 };
 
 int RunForward(const Arguments& arguments) {
@@ -33,10 +34,16 @@ int RunForward(const Arguments& arguments) {
   const std::unique_ptr<Network> network = MakeNetwork(config.model, options);
   // What the checkpoint lacks is as a new network has it, a PCAN's gates closed for one.
   InitialiseNetwork(*network, config.model, static_cast<uint64_t>(config.seed));
-  const CheckpointDict file = ReadCheckpoint(arguments.checkpoint);
-  const LoadReport report =
-      LoadInto(NamedTensorsOf(*network), StateDictOf(file, arguments.checkpoint), arguments.strict,
-               arguments.checkpoint);
+  const auto targets = NamedTensorsOf(*network);
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : targets) names.push_back(name);
+  const FoundWeights weights =
+      FindWeights(ReadCheckpoint(arguments.checkpoint), arguments.checkpoint, /*ema=*/false, names);
+  LoadOptions load;
+  load.strict = arguments.strict;
+  load.allow_nonfinite = arguments.allow_nonfinite;
+  const LoadReport report = LoadInto(targets, weights.tensors, load, arguments.checkpoint);
+  if (!weights.note.empty()) std::printf("%s\n", weights.note.c_str());
   std::printf("%s\n", report.Summary().c_str());
 
   const NpzArrays arrays = ReadNpz(arguments.input);
@@ -84,7 +91,9 @@ void AddForwardCommand(CLI::App& app, int* exit_code) {
   CLI::App* command = app.add_subcommand(
       "forward", "run a network on arrays, to compare it with another implementation");
   command->add_option("-c,--config", arguments->config, "configuration of the network")->required();
-  command->add_option("--checkpoint", arguments->checkpoint, "weights: any torch.save .pth")
+  command
+      ->add_option("--checkpoint", arguments->checkpoint,
+                   "weights: any torch.save .pth or .safetensors")
       ->required();
   command
       ->add_option("-i,--input", arguments->input,
@@ -99,6 +108,8 @@ void AddForwardCommand(CLI::App& app, int* exit_code) {
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
   command->add_flag("--strict", arguments->strict, "every name and shape must match");
+  command->add_flag("--allow-nonfinite", arguments->allow_nonfinite,
+                    "go on with weights that are NaN or infinite");
   command->callback([arguments, exit_code] { *exit_code = RunForward(*arguments); });
 }
 

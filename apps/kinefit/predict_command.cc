@@ -17,10 +17,11 @@ struct Arguments {
   std::vector<std::string> overrides;
   int64_t clips = 1;
   int64_t top = 5;
+  bool allow_nonfinite = false;
 };
 
 int RunPredict(const Arguments& arguments) {
-  Predictor predictor(arguments.checkpoint, arguments.overrides);
+  Predictor predictor(arguments.checkpoint, arguments.overrides, arguments.allow_nonfinite);
   SetThreads(predictor.config());
   ApplyMemoryBudget(predictor.config());
   ApplyGpuBudget(predictor.config(), 1);
@@ -60,6 +61,8 @@ void AddPredictCommand(CLI::App& app, int* exit_code) {
   command->add_option("-s,--set", arguments->overrides, "override an option of its configuration")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
+  command->add_flag("--allow-nonfinite", arguments->allow_nonfinite,
+                    "go on with weights that are NaN or infinite");
   command->callback([=] { *exit_code = RunPredict(*arguments); });
 }
 

@@ -180,14 +180,20 @@ std::vector<std::pair<std::string, at::Tensor>> NamedTensorsOf(const Network& ne
   return named;
 }
 
-void LoadTrainedWeights(Network& network, const std::string& checkpoint) {
+void LoadTrainedWeights(Network& network, const std::string& checkpoint, bool allow_nonfinite) {
   const CheckpointDict root = ReadCheckpoint(checkpoint);
-  const LoadReport report =
-      LoadInto(NamedTensorsOf(network), StateDictOf(root, checkpoint, true), false, checkpoint);
-  if (!report.missing.empty() || !report.mismatched.empty() || !report.unexpected.empty()) {
-    throw Error("the checkpoint is of another network: " + report.Summary(), checkpoint,
-                "use the configuration it was trained with");
-  }
+  const auto targets = NamedTensorsOf(network);
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : targets) names.push_back(name);
+  const FoundWeights weights = FindWeights(root, checkpoint, /*ema=*/true, names);
+  LoadOptions options;
+  options.complete = true;
+  options.allow_nonfinite = allow_nonfinite;
+  const LoadReport report = LoadInto(targets, weights.tensors, options, checkpoint);
+  if (!weights.note.empty())
+    std::fprintf(stderr, "%s: %s\n", checkpoint.c_str(), weights.note.c_str());
+  if (!report.clean())
+    std::fprintf(stderr, "%s: %s\n", checkpoint.c_str(), report.Summary().c_str());
 }
 
 }  // namespace kinefit

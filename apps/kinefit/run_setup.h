@@ -76,8 +76,10 @@ class WorkDirLock {
 };
 
 // Loads the weights of `checkpoint` (EMA where it has them) into the network.
-// Throws Error for a checkpoint of another network: names or shapes that do not match.
-void LoadTrainedWeights(Network& network, const std::string& checkpoint);
+// Throws Error for a checkpoint of another network: names or shapes that do not match; and for NaN
+// or infinite weights, unless allowed. What else the file holds is noted on standard error.
+void LoadTrainedWeights(Network& network, const std::string& checkpoint,
+                        bool allow_nonfinite = false);
 
 // The state dict as (name, tensor) pairs; the tensors are the network's own.
 std::vector<std::pair<std::string, at::Tensor>> NamedTensorsOf(const Network& network);

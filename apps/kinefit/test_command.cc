@@ -29,6 +29,7 @@ struct Arguments {
   std::string output;
   int64_t clips = 0;
   bool flip = false;
+  bool allow_nonfinite = false;
 };
 
 void WriteResults(const std::string& folder, const EvaluationResult& result,
@@ -53,7 +54,7 @@ int TestOnRank(const Arguments& arguments, const Config& config, Group& group) {
     std::cout << "left out " << entry.id << ": " << entry.reason << "\n";
   }
   const std::unique_ptr<Network> network = MakeNetwork(config.model, NetworkOptions(config));
-  LoadTrainedWeights(*network, arguments.checkpoint);
+  LoadTrainedWeights(*network, arguments.checkpoint, arguments.allow_nonfinite);
 
   const int64_t clips = arguments.clips > 0 ? arguments.clips : config.eval.test_clips;
   const bool flip = arguments.flip || config.eval.flip;
@@ -112,6 +113,8 @@ void AddTestCommand(CLI::App& app, int* exit_code) {
   command->add_option("--split", arguments->split, "split to evaluate (default: data.test_split)");
   command->add_option("-o,--out", arguments->output,
                       "folder for tables, confusion matrix and scores");
+  command->add_flag("--allow-nonfinite", arguments->allow_nonfinite,
+                    "go on with weights that are NaN or infinite");
   command->callback([=] { *exit_code = RunTest(*arguments); });
 }
 

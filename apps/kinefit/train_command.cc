@@ -294,6 +294,7 @@ struct TrainArguments {
   const CLI::Option* work_dir_given = nullptr;
   const CLI::Option* resume_given = nullptr;
   const CLI::Option* budget_given = nullptr;
+  bool allow_nonfinite = false;
 
   // With the flags that stand for options of the configuration.
   ConfigArguments All() const {
@@ -304,6 +305,7 @@ struct TrainArguments {
     set(work_dir_given, "train.work_dir", work_dir);
     set(resume_given, "train.resume", resume);
     set(budget_given, "memory.budget", budget);
+    if (allow_nonfinite) all.overrides.push_back("train.init_nonfinite=true");
     return all;
   }
 };
@@ -318,6 +320,8 @@ void AddTrainArguments(CLI::App* command, TrainArguments* arguments) {
                           "(train.resume)");
   arguments->budget_given = command->add_option(
       "--memory-budget", arguments->budget, "memory the run may use, e.g. 6GiB (memory.budget)");
+  command->add_flag("--allow-nonfinite", arguments->allow_nonfinite,
+                    "start from weights that are NaN or infinite (train.init_nonfinite)");
 }
 
 }  // namespace

@@ -10,40 +10,6 @@ namespace {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-constexpr char kModule[] = "module.";  // put before every name by data-parallel wrappers
-constexpr size_t kModuleSize = sizeof(kModule) - 1;
-
-const CheckpointValue* Member(const CheckpointDict& dict, const std::string& key) {
-  for (const auto& [name, value] : dict) {
-    if (name == key) return &value;
-  }
-  return nullptr;
-}
-
-NamedTensors TensorsOf(const CheckpointDict& dict) {
-  NamedTensors tensors;
-  for (const auto& [name, value] : dict) {
-    const auto* tensor = std::get_if<at::Tensor>(&value.value());
-    if (tensor == nullptr || !tensor->defined()) continue;
-    const bool wrapped = name.compare(0, kModuleSize, kModule) == 0;
-    tensors.emplace_back(wrapped ? name.substr(kModuleSize) : name, *tensor);
-  }
-  return tensors;
-}
-
-// The averaged parameters of a kinefit checkpoint ("ema": {"state_dict": ...}) or of others that
-// keep them apart ("ema_state_dict"). In mmengine's, recognised by its step counter, "state_dict"
-// itself is the average and "ema_state_dict" what it was averaged from.
-NamedTensors AveragedOf(const CheckpointDict& root) {
-  if (const CheckpointValue* ema = Member(root, "ema")) {
-    const CheckpointValue* weights = ema->Find("state_dict");
-    if (weights != nullptr) return TensorsOf(weights->AsDict("ema.state_dict"));
-  }
-  const CheckpointValue* ema = Member(root, "ema_state_dict");
-  if (ema == nullptr || ema->Find("steps") != nullptr) return {};
-  return TensorsOf(ema->AsDict("ema_state_dict"));
-}
-
 bool IsBatchCounter(const std::string& name) {
   constexpr char kEnd[] = "num_batches_tracked";
   return name.size() >= sizeof(kEnd) - 1 &&
@@ -67,30 +33,35 @@ std::string Listed(const std::string& title, const std::vector<std::string>& nam
   return names.size() > kShown ? text + " ..." : text;
 }
 
-}  // namespace
+std::string FirstWord(const std::string& name) { return name.substr(0, name.find('.')); }
 
-NamedTensors StateDictOf(const CheckpointDict& root, const std::string& path, bool ema) {
-  NamedTensors weights;
-  for (const char* key : {"state_dict", "model"}) {
-    const CheckpointValue* member = Member(root, key);
-    const auto* dict = member == nullptr ? nullptr : std::get_if<CheckpointDict>(&member->value());
-    if (dict != nullptr) weights = TensorsOf(*dict);
-    if (!weights.empty()) break;
-  }
-  if (weights.empty()) weights = TensorsOf(root);
-  if (weights.empty()) {
-    throw Error("the checkpoint holds no weights: no \"state_dict\" or \"model\" with tensors",
-                path, "check that it is the right file");
-  }
-  if (!ema) return weights;
-  std::unordered_map<std::string, at::Tensor> averaged;
-  for (auto& [name, tensor] : AveragedOf(root)) averaged[name] = tensor;
-  for (auto& [name, tensor] : weights) {
-    const auto found = averaged.find(name);
-    if (found != averaged.end()) tensor = found->second;  // buffers are not averaged
-  }
-  return weights;
+// Whether any of `names` begins with a word that the names of `network` begin with.
+bool HasPartsOf(const NamedTensors& network, const std::vector<std::string>& names) {
+  std::unordered_set<std::string> words;
+  for (const auto& [name, tensor] : network) words.insert(FirstWord(name));
+  return std::any_of(names.begin(), names.end(),
+                     [&](const std::string& name) { return words.count(FirstWord(name)) > 0; });
 }
+
+void CheckFinite(const NamedTensors& tensors, const std::string& path) {
+  constexpr size_t kShown = 3;
+  std::vector<std::string> bad;
+  for (const auto& [name, tensor] : tensors) {
+    if (!tensor.is_floating_point() || at::isfinite(tensor).all().item<bool>()) continue;
+    bad.push_back(name);
+  }
+  if (bad.empty()) return;
+  std::string names;
+  for (size_t i = 0; i < std::min(kShown, bad.size()); ++i) names += (i > 0 ? ", " : "") + bad[i];
+  if (bad.size() > kShown) names += " ...";
+  throw Error("the checkpoint holds NaN or infinite numbers in " + std::to_string(bad.size()) +
+                  (bad.size() == 1 ? " tensor: " : " tensors: ") + names,
+              path,
+              "a network with these weights computes NaN: use an earlier checkpoint of that "
+              "training, or go on all the same with --allow-nonfinite");
+}
+
+}  // namespace
 
 std::string LoadReport::Summary() const {
   std::string text = "loaded " + std::to_string(loaded) + " tensors";
@@ -99,8 +70,28 @@ std::string LoadReport::Summary() const {
          Listed("unknown to the network", unexpected) + Listed("of another shape", mismatched);
 }
 
+std::string LoadReport::Lists() const {
+  std::string text;
+  const auto add = [&text](const char* title, const std::vector<std::string>& names) {
+    if (names.empty()) return;
+    text += std::string(title) + " (" + std::to_string(names.size()) + "):\n";
+    for (const std::string& name : names) text += "  " + name + "\n";
+  };
+  add("missing in the file", missing);
+  add("unknown to the network", unexpected);
+  add("of another shape", mismatched);
+  return text;
+}
+
 LoadReport LoadInto(const NamedTensors& target, const NamedTensors& source, bool strict,
                     const std::string& path) {
+  LoadOptions options;
+  options.strict = strict;
+  return LoadInto(target, source, options, path);
+}
+
+LoadReport LoadInto(const NamedTensors& target, const NamedTensors& source,
+                    const LoadOptions& options, const std::string& path) {
   LoadReport report;
   std::unordered_map<std::string, at::Tensor> by_name;
   for (const auto& [name, tensor] : source) by_name[name] = tensor;
@@ -110,6 +101,7 @@ LoadReport LoadInto(const NamedTensors& target, const NamedTensors& source, bool
   NamedTensors places;
   for (const auto& [name, tensor] : target) {
     wanted.insert(name);
+    if (!IsBatchCounter(name)) ++report.wanted;
     const auto found = by_name.find(name);
     if (found == by_name.end()) {
       if (!IsBatchCounter(name)) report.missing.push_back(name);
@@ -131,10 +123,13 @@ LoadReport LoadInto(const NamedTensors& target, const NamedTensors& source, bool
                     Listed("of another shape", report.mismatched),
                 path, "check that checkpoint and configuration belong together");
   }
-  if (strict && !report.clean()) {
+  report.complete =
+      report.missing.empty() && report.mismatched.empty() && !HasPartsOf(target, report.unexpected);
+  if ((options.strict && !report.clean()) || (options.complete && !report.complete)) {
     throw Error("the checkpoint does not fit the network: " + report.Summary(), path,
                 "check that checkpoint and configuration belong together");
   }
+  if (!options.allow_nonfinite) CheckFinite(copies, path);
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < copies.size(); ++i) places[i].second.copy_(copies[i].second);
   return report;

@@ -190,6 +190,7 @@ struct TrainConfig {
   std::string init_rgb;            // single-stream checkpoints merged into a two-stream network
   std::string init_pose;
   bool init_strict = false;
+  bool init_nonfinite = false;  // start even from weights that are NaN or infinite
   std::string resume = "auto";  // "auto", "never", or a checkpoint
   std::string work_dir = "work_dirs/run";
   int64_t log_every = 20;  // iterations between plain log lines

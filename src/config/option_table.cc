@@ -332,6 +332,8 @@ void AddTrain(const ConfigLines<TrainConfig>& add) {
   add("init_rgb", &T::init_rgb, Anything(), "RGB checkpoint to start a two-stream network from");
   add("init_pose", &T::init_pose, Anything(), "pose checkpoint to start a two-stream network from");
   add("init_strict", &T::init_strict, Anything(), "every weight must match the checkpoint");
+  add("init_nonfinite", &T::init_nonfinite, Anything(),
+      "start even from weights that are NaN or infinite");
   add("resume", &T::resume, Anything(),
       "\"auto\" = the newest checkpoint in work_dir, \"never\", or a checkpoint");
   add("work_dir", &T::work_dir, Anything(), "folder of checkpoints and logs");

@@ -107,6 +107,9 @@ class Pickle {
   // `where` names the file in errors. Throws Error for anything malformed or beyond the limits.
   static Pickle Parse(std::string bytes, const std::string& where, const PickleLimits& limits = {});
   static Pickle Load(const std::string& path, const PickleLimits& limits = {});
+  // The pickle that `bytes` begin with; `taken` is how many bytes it is. `bytes` must outlive it.
+  static Pickle ParsePrefix(std::string_view bytes, const std::string& where, size_t* taken,
+                            const PickleLimits& limits = {});
 
   Pickle(Pickle&&) noexcept;
   Pickle& operator=(Pickle&&) noexcept;

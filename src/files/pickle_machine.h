@@ -26,6 +26,8 @@ class Machine {
         end_(begin_ + storage->bytes.size()) {}
 
   PickleValue Run();
+  // Bytes that Run took: a pickle ends at its STOP, whatever comes behind.
+  size_t taken() const { return static_cast<size_t>(at_ - begin_); }
 
  private:
   using Tag = PickleValue::Tag;

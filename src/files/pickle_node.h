@@ -42,7 +42,8 @@ struct Node {
 namespace kinefit {
 
 struct Pickle::Storage {
-  std::string bytes;
+  std::string owned;
+  std::string_view bytes;  // `owned`, or bytes that the caller keeps
   std::deque<pickle_internal::Node> nodes;
   std::deque<std::string> strings;  // decoded or reordered copies; all other text lies in `bytes`
 };

@@ -586,9 +586,22 @@ void Machine::CutCycles(PickleValue* root) {
 
 Pickle Pickle::Parse(std::string bytes, const std::string& where, const PickleLimits& limits) {
   auto storage = std::make_unique<Storage>();
-  storage->bytes = std::move(bytes);
+  storage->owned = std::move(bytes);
+  storage->bytes = storage->owned;
   pickle_internal::Machine machine(storage.get(), where, limits);
   const PickleValue root = machine.Run();
+  Pickle pickle(std::move(storage));
+  pickle.root_ = root;
+  return pickle;
+}
+
+Pickle Pickle::ParsePrefix(std::string_view bytes, const std::string& where, size_t* taken,
+                           const PickleLimits& limits) {
+  auto storage = std::make_unique<Storage>();
+  storage->bytes = bytes;
+  pickle_internal::Machine machine(storage.get(), where, limits);
+  const PickleValue root = machine.Run();
+  *taken = machine.taken();
   Pickle pickle(std::move(storage));
   pickle.root_ = root;
   return pickle;

@@ -106,7 +106,8 @@ Sample MakeSample(const std::string& video, const std::string& pose_file, const 
 
 }  // namespace
 
-Predictor::Predictor(const std::string& checkpoint, const std::vector<std::string>& overrides) {
+Predictor::Predictor(const std::string& checkpoint, const std::vector<std::string>& overrides,
+                     bool allow_nonfinite) {
   const CheckpointDict root = ReadCheckpoint(checkpoint);
   const std::string text = RequireConfigText(root, checkpoint);
   const LoadedConfig loaded = LoadConfigText(text, checkpoint + ": config", overrides);
@@ -119,7 +120,10 @@ Predictor::Predictor(const std::string& checkpoint, const std::vector<std::strin
   }
   network_ =
       MakeNetwork(config_.model, at::TensorOptions(at::kFloat).device(UseDevice(config_.device)));
-  LoadInto(NamedPairs(*network_), StateDictOf(root, checkpoint, true), true, checkpoint);
+  LoadOptions options;
+  options.complete = true;
+  options.allow_nonfinite = allow_nonfinite;
+  LoadInto(NamedPairs(*network_), StateDictOf(root, checkpoint, true), options, checkpoint);
   network_->Train(false);
 }
 

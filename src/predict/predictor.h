@@ -25,7 +25,9 @@ class Predictor {
   // Throws Error if the checkpoint is not one kinefit wrote (no effective config in it), or if the
   // device that `overrides` ask for is not here. The device of its training is used where there is
   // one, else the CPU: a network trained on a GPU is of use on a machine that has none.
-  explicit Predictor(const std::string& checkpoint, const std::vector<std::string>& overrides = {});
+  // Weights that are NaN or infinite are an Error, too, unless allowed.
+  explicit Predictor(const std::string& checkpoint, const std::vector<std::string>& overrides = {},
+                     bool allow_nonfinite = false);
   // Its `device` is the one that is used.
   const Config& config() const { return config_; }
   // Which device is used, and which the training used if that was another; one line without its

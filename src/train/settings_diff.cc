@@ -16,6 +16,7 @@ constexpr const char* kHarmless[] = {
     "train.init_rgb",
     "train.init_pose",
     "train.init_strict",
+    "train.init_nonfinite",
     "train.log_every",
     "train.keep_last",
     "train.checkpoint_every",
