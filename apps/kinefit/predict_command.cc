@@ -50,8 +50,8 @@ void AddPredictCommand(CLI::App& app, int* exit_code) {
   command->add_option("video", arguments->video,
                       "the clip; may be left out for a pose-only network");
   command->add_option("--pose", arguments->pose,
-                      "its skeletons: an annotation pickle, or .npz with keypoint [M,T,V,2] and "
-                      "keypoint_score [M,T,V]");
+                      "its skeletons: any pose file or folder that `kinefit data import` reads; "
+                      "default: found beside the video");
   command->add_option("-k,--clips", arguments->clips, "clips to average")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();

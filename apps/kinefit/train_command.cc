@@ -14,6 +14,7 @@
 #include "config/toml_tree.h"
 #include "config/validate.h"
 #include "dataset/annotations.h"
+#include "dataset/bad_share.h"
 #include "evaluate/evaluate.h"
 #include "evaluate/results.h"
 #include "files/error.h"
@@ -120,10 +121,10 @@ void ReportRejected(const Dataset& dataset, const std::string& what, double max_
   for (const auto& entry : dataset.rejected) {
     reporter.OnMessage("  " + entry.id + ": " + entry.reason);
   }
-  const double total = static_cast<double>(dataset.samples.size() + dataset.rejected.size());
-  if (static_cast<double>(dataset.rejected.size()) > max_share * total) {
-    throw Error(std::to_string(dataset.rejected.size()) + " of " +
-                    std::to_string(static_cast<int64_t>(total)) + " " + what +
+  const auto bad = static_cast<int64_t>(dataset.rejected.size());
+  const auto total = static_cast<int64_t>(dataset.samples.size()) + bad;
+  if (TooManyBad(bad, total, max_share)) {
+    throw Error(std::to_string(bad) + " of " + std::to_string(total) + " " + what +
                     " annotations cannot be used, first " + dataset.rejected[0].id + ": " +
                     dataset.rejected[0].reason,
                 "", "repair the annotations or raise data.max_bad_share");

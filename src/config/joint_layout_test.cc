@@ -15,7 +15,17 @@ TEST(JointLayout, BuiltInOnesHaveTheirJointsAndMirrorThemselves) {
       {"coco17", 17}, {"jhmdb15", 15},    {"msraction20", 20},
       {"ntu25", 25},  {"openpose18", 18}, {"openpose25", 25},
   };
-  EXPECT_EQ(BuiltInLayoutNames().size(), known.size());
+  const std::vector<std::pair<std::string, int64_t>> with_hands_or_feet = {
+      {"halpe26", 26}, {"halpe136", 136}, {"wholebody133", 133}, {"mediapipe33", 33}};
+  for (const auto& [name, joints] : with_hands_or_feet) {
+    const JointLayout layout = LoadJointLayout(name);
+    EXPECT_EQ(layout.count(), joints);
+    EXPECT_FALSE(layout.left.empty());
+    if (name == "mediapipe33") continue;
+    const JointLayout body = LoadJointLayout("coco17");
+    for (size_t i = 0; i < body.joints.size(); ++i) EXPECT_EQ(layout.joints[i], body.joints[i]);
+  }
+  EXPECT_EQ(BuiltInLayoutNames().size(), known.size() + with_hands_or_feet.size());
   for (const auto& [name, joints] : known) {
     SCOPED_TRACE(name);
     ASSERT_TRUE(IsBuiltInLayout(name));
@@ -110,7 +120,7 @@ TEST(DataJoints, MustFitTheNetwork) {
   EXPECT_CONTAINS(std::string(error.what()), "c.toml:2: data.joints");
   EXPECT_NO_THROW(LoadConfigText(text + "\n[model]\ntype = 'rgb'", "c.toml"));
   EXPECT_CONTAINS(std::string(ErrorOf([&] { LoadConfigText("", "", {"data.joints=ntu"}); }).what()),
-                  "coco17, jhmdb15, msraction20, ntu25");
+                  "coco17, halpe136, halpe26, jhmdb15, mediapipe33, msraction20, ntu25");
 }
 
 class DataJointsFile : public ConfigFiles {};

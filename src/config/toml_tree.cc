@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "files/error.h"
+#include "files/text_mark.h"
 
 namespace kinefit {
 namespace {
@@ -121,7 +122,7 @@ std::string Render(const TomlNode& node) {
 TomlNode ParseToml(const std::string& text, const std::string& origin) {
   CheckSize(text, origin);
   try {
-    return ConvertTable(toml::parse(std::string_view(text)), origin, 0);
+    return ConvertTable(toml::parse(WithoutByteOrderMark(text, origin)), origin, 0);
   } catch (const toml::parse_error& error) {
     throw Error("not valid TOML: " + std::string(error.description()), At(origin, error.source()),
                 "correct the line (strings need quotes, lists square brackets: https://toml.io)");

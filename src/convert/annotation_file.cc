@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "config/toml_tree.h"
+#include "dataset/bad_share.h"
 #include "files/error.h"
 
 namespace kinefit {
@@ -118,9 +119,7 @@ void CheckBadShare(const ConversionReport& report, double max_bad_share,
                    const std::string& report_path) {
   const auto bad = static_cast<int64_t>(report.left_out.size());
   const int64_t all = bad + report.clips;
-  if (report.clips > 0 && static_cast<double>(bad) <= max_bad_share * static_cast<double>(all)) {
-    return;
-  }
+  if (report.clips > 0 && !TooManyBad(bad, all, max_bad_share)) return;
   std::string examples;
   for (size_t i = 0; i < std::min<size_t>(report.left_out.size(), 3); ++i) {
     examples += "; " + report.left_out[i].id + ": " + report.left_out[i].text;

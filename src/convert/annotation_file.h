@@ -80,7 +80,7 @@ struct ConversionReport {
 // As JSON, for programs. Throws Error.
 void WriteReport(const std::string& path, const ConversionReport& report);
 
-// Throws Error if more than `max_bad_share` of the clips could not be used, or all of them;
+// Throws Error if too many of the clips could not be used (dataset/bad_share.h), or all of them;
 // `report_path` is where the others can be looked up.
 void CheckBadShare(const ConversionReport& report, double max_bad_share,
                    const std::string& report_path);

@@ -168,6 +168,46 @@ void AddDetection(Detection detection, const std::string& where, DetectedPoses* 
   poses->detections.push_back(std::move(detection));
 }
 
+bool AreNormalised(const DetectedPoses& poses) {
+  bool fractions = false;
+  for (const Detection& detection : poses.detections) {
+    for (size_t i = 0; i < detection.joint_score.size(); ++i) {
+      if (detection.joint_score[i] == 0) continue;
+      for (const float value : {detection.xy[2 * i], detection.xy[2 * i + 1]}) {
+        if (value < -1 || value > 2) return false;  // joints may lie a little outside the image
+        fractions = fractions || value != std::floor(value);
+      }
+    }
+  }
+  return fractions;
+}
+
+void Multiply(int64_t width, int64_t height, DetectedPoses* poses) {
+  for (Detection& detection : poses->detections) {
+    for (size_t i = 0; i < detection.joint_score.size(); ++i) {
+      detection.xy[2 * i] *= static_cast<float>(width);
+      detection.xy[2 * i + 1] *= static_cast<float>(height);
+    }
+  }
+}
+
+bool KeepBody(DetectedPoses* poses) {
+  constexpr int64_t kBody = 17;
+  if (poses->joints != 26 && poses->joints != 133 && poses->joints != 136) return false;
+  for (Detection& detection : poses->detections) {
+    detection.xy.resize(2 * kBody);
+    detection.joint_score.resize(kBody);
+  }
+  poses->joints = kBody;
+  return true;
+}
+
+bool CountFromOne(const DetectedPoses& poses, int64_t frames) {
+  if (poses.frames != frames + 1 || poses.every_frame) return false;
+  return std::none_of(poses.detections.begin(), poses.detections.end(),
+                      [](const Detection& detection) { return detection.frame == 0; });
+}
+
 void FollowTracks(DetectedPoses* poses) {
   std::vector<Detection>& all = poses->detections;
   std::stable_sort(all.begin(), all.end(),

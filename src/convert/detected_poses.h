@@ -24,6 +24,8 @@ struct DetectedPoses {
   int64_t frames = 0;                 // that the file covers at least
   int64_t width = 0;                  // of the image the joints refer to; 0 = not said
   int64_t height = 0;
+  bool every_frame = false;  // the file has a pose for each frame of its video, as arrays do
+  std::string order;         // how its arrays seem to be ordered if not as they should; else ""
 };
 
 constexpr int64_t kMostDetectedJoints = 1024;
@@ -34,6 +36,21 @@ constexpr int64_t kMostDetectedFrames = int64_t{1} << 24;
 // scores are cut to 0..1. Throws Error naming `where` for another number of joints or an impossible
 // frame.
 void AddDetection(Detection detection, const std::string& where, DetectedPoses* poses);
+
+// Whether all joints that were seen lie within 0..1 and not on whole numbers only: shares of an
+// image's size instead of pixels, as MediaPipe and others write them.
+bool AreNormalised(const DetectedPoses& poses);
+
+// Turns shares of an image's size into pixels.
+void Multiply(int64_t width, int64_t height, DetectedPoses* poses);
+
+// Keeps the 17 joints of COCO's body, which those of Halpe (26, 136) and COCO-WholeBody (133) begin
+// with. False, and nothing is changed, for other numbers of joints.
+bool KeepBody(DetectedPoses* poses);
+
+// Whether the frames seem to be counted from 1 in a video of `frames` frames: nobody is in frame 0,
+// and the last pose is one frame behind the video's end.
+bool CountFromOne(const DetectedPoses& poses, int64_t frames);
 
 // Orders the detections by frame, keeping the hundred best of a frame that has more, and gives
 // those a track that have none: if any has none, all are followed by the overlap (intersection over

@@ -24,7 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // Part of what a piece is checked against: to be raised with every change of what is written.
-constexpr char kVersion[] = "kinefit import 1";
+constexpr char kVersion[] = "kinefit import 2";
 
 // Where a clip lies in its video.
 struct Range {
@@ -36,9 +36,43 @@ bool IsSegment(const ManifestEntry& entry) {
   return entry.start || entry.end || entry.start_frame || entry.end_frame;
 }
 
-Range RangeOf(const ManifestEntry& entry, int64_t frames, double fps) {
+// What a video says of its frames.
+struct Timing {
+  int64_t frames = 0;
+  double fps = 0;             // mean
+  std::vector<double> times;  // of each frame, in seconds from the first; none if not known
+};
+
+// The frames shown from `start` seconds on and before `end`; times count as reached half a frame
+// early, since whoever wrote them rounded.
+Range RangeOfSeconds(const ManifestEntry& entry, const std::vector<double>& times) {
+  double step = times.back() > 0 ? times.back() : 1;
+  for (size_t i = 1; i < times.size(); ++i) step = std::min(step, times[i] - times[i - 1]);
+  const double mean = times.back() / std::max<double>(1, static_cast<double>(times.size()) - 1);
+  const auto reached = [&](double seconds) {
+    return std::lower_bound(times.begin(), times.end(), seconds - step / 2) - times.begin();
+  };
+  const double length = times.back() + mean;
+  const int64_t first = reached(entry.start.value_or(0));
+  const int64_t end = entry.end ? reached(*entry.end) : static_cast<int64_t>(times.size());
+  if (entry.end && *entry.end > length + std::max(mean, 0.1)) {
+    char text[96];
+    std::snprintf(text, sizeof text, "the segment ends at %.3f s, but the video lasts %.3f s",
+                  *entry.end, length);
+    throw Error(text, entry.where, "correct its end");
+  }
+  if (first >= end) throw Error("the segment holds no frame", entry.where, "make it longer");
+  return {first, end - first};
+}
+
+Range RangeOf(const ManifestEntry& entry, const Timing& timing) {
+  const int64_t frames = timing.frames;
+  const double fps = timing.fps;
   int64_t first = entry.start_frame.value_or(0);
   int64_t end = entry.end_frame.value_or(frames);
+  if ((entry.start || entry.end) && timing.times.size() > 1) {
+    return RangeOfSeconds(entry, timing.times);
+  }
   if (entry.start || entry.end) {
     if (!(fps > 0)) {
       throw Error("the segment is given in seconds, but the frame rate is not known", entry.where,
@@ -65,6 +99,7 @@ class Importer {
 
   ConversionReport Run() {
     clips_ = FindSourceClips(options_);
+    NotePassedOver();
     SetSplits();
     std::set<std::string> stems;
     for (const SourceVideo& video : clips_.videos) {
@@ -92,6 +127,23 @@ class Importer {
   }
 
  private:
+  // Files among the recordings that are neither videos nor poses, by their endings.
+  void NotePassedOver() {
+    if (clips_.passed_over.empty()) return;
+    std::map<std::string, int64_t> endings;
+    for (const std::string& file : clips_.passed_over) {
+      const std::string ending = fs::path(file).extension().string();
+      ++endings[ending.empty() ? "without an ending" : ending];
+    }
+    std::string list;
+    for (const auto& [ending, count] : endings) {
+      list += (list.empty() ? "" : ", ") + std::to_string(count) + " " + ending;
+    }
+    report_.remarks.push_back(std::to_string(clips_.passed_over.size()) +
+                              " files are no videos and were passed over (" + list + "), first " +
+                              clips_.passed_over.front());
+  }
+
   // Splits by the manifest, or by dealing out the videos.
   void SetSplits() {
     size_t given = 0;
@@ -169,6 +221,7 @@ class Importer {
          {options_.persons, options_.first_image, options_.width, options_.height}) {
       add(std::to_string(number));
     }
+    add(options_.joints == "coco17" ? "body" : "all joints");
     add(source.name + ": " + FileState(source.path));
     const std::string poses = PosePath(source);
     for (const std::string& file : poses_->FilesOf(poses, source.stem)) {
@@ -195,12 +248,21 @@ class Importer {
     };
     try {
       VideoInfo video;
-      if (source.is_video) video = ProbeVideo(source.path);
-      const DetectedPoses poses = ReadPoses(source, &video);
+      Timing timing;
+      const bool seconds =
+          std::any_of(source.clips.begin(), source.clips.end(), [this](const size_t clip) {
+            return clips_.entries[clip].start || clips_.entries[clip].end;
+          });
+      if (source.is_video) video = ProbeVideo(source.path, seconds ? &timing.times : nullptr);
+      std::string changed;
+      const DetectedPoses poses = ReadPoses(source, &video, &changed);
       part.joints = poses.joints;
+      timing.frames = video.frames;
+      timing.fps = video.fps;
       for (size_t i = 0; i < source.clips.size(); ++i) {
         try {
-          part.clips[i].encoded = EncodeOne(source, i, video, poses);
+          part.clips[i].encoded = EncodeOne(source, i, timing, poses);
+          part.clips[i].changed = changed;
         } catch (const Error& error) {
           leave_out(&part.clips[i], error);
         }
@@ -213,7 +275,8 @@ class Importer {
     return part;
   }
 
-  DetectedPoses ReadPoses(const SourceVideo& source, VideoInfo* video) const {
+  // `changed`: what was recognised and put right.
+  DetectedPoses ReadPoses(const SourceVideo& source, VideoInfo* video, std::string* changed) const {
     const std::string path = PosePath(source);
     if (path.empty()) {
       throw Error("no pose file is there for " + source.stem,
@@ -222,6 +285,7 @@ class Importer {
     DetectedPoses poses = poses_->Read(path, source.stem);
     if (poses.detections.empty()) throw Error("the pose file holds no pose", path);
     if (!source.is_video) video->frames = poses.frames;
+    FitTo(source, *video, path, changed, &poses);
     if (poses.frames > video->frames) {
       throw Error("the poses go to frame " + std::to_string(poses.frames - 1) +
                       ", counted from 0, but the video has " + std::to_string(video->frames) +
@@ -235,14 +299,45 @@ class Importer {
     if (poses.width == 0) {
       throw Error("nothing says which image size the joints refer to; see --image-size", path);
     }
+    if (AreNormalised(poses)) {
+      Multiply(poses.width, poses.height, &poses);
+      Note("coordinates were shares of the image: multiplied by its size", changed);
+    }
     FollowTracks(&poses);
     return poses;
   }
 
-  std::string EncodeOne(const SourceVideo& source, size_t index, const VideoInfo& video,
+  static void Note(const std::string& text, std::string* changed) {
+    *changed += (changed->empty() ? "" : "; ") + text;
+  }
+
+  // Recognises what poses may be like though the video says otherwise.
+  void FitTo(const SourceVideo& source, const VideoInfo& video, const std::string& path,
+             std::string* changed, DetectedPoses* poses) const {
+    const int64_t joints = poses->joints;
+    if (options_.joints == "coco17" && KeepBody(poses)) {
+      Note("17 of " + std::to_string(joints) + " joints kept", changed);
+    }
+    if (!source.is_video) return;
+    if (options_.first_image == 0 && CountFromOne(*poses, video.frames)) {
+      for (Detection& detection : poses->detections) --detection.frame;
+      --poses->frames;
+      Note("frames were counted from 1", changed);
+    }
+    if (poses->every_frame && poses->frames != video.frames) {
+      throw Error("the poses have " + std::to_string(poses->frames) + " frames, the video " +
+                      std::to_string(video.frames) +
+                      (poses->order.empty() ? ""
+                                            : "; the array seems to be ordered " + poses->order +
+                                                  ", not [persons, frames, joints, 2 or 3]"),
+                  path);
+    }
+  }
+
+  std::string EncodeOne(const SourceVideo& source, size_t index, const Timing& timing,
                         const DetectedPoses& poses) const {
     const ManifestEntry& entry = clips_.entries[source.clips[index]];
-    const Range range = RangeOf(entry, video.frames, video.fps);
+    const Range range = RangeOf(entry, timing);
     ClipAnnotation clip;
     clip.id = ClipId(source, source.clips[index]);
     if (source.is_video) clip.video = source.name;
@@ -340,6 +435,7 @@ class Importer {
           report_.left_out.push_back({id, clip.left_out});
           continue;
         }
+        if (!clip.changed.empty()) report_.changed.push_back({id, clip.changed});
         writer.Add(clip.encoded);
         splits[{Rank(entry.split), entry.split}].push_back(id);
         ++report_.clips;

@@ -113,7 +113,7 @@ TEST(KeypointJson, OtherThingsAreRefused) {
   };
   EXPECT_TRUE(ParseKeypointJson("[]", 0, "").detections.empty());
   refused("", "not JSON");
-  refused("[{\"image_id\": NaN}]", "not JSON (byte 15)");
+  refused("[{\"image_id\": Nan}]", "not JSON (byte 15)");
   refused("[1e999]", "beyond all bounds");
   refused("{}", "no list of poses");
   refused("3", "no list of poses");
@@ -141,6 +141,52 @@ TEST(KeypointJson, OtherThingsAreRefused) {
       ParseKeypointJson(R"([{"image_id": 0, "keypoints": [1e30, 2, 1, 3, 4, 1]}])", 0, "");
   EXPECT_EQ(far.detections[0].xy, (std::vector<float>{0, 0, 3, 4}));
   EXPECT_EQ(far.detections[0].joint_score, (std::vector<float>{0, 1}));
+}
+
+// One person in frames 0 and 1 at (1, 2) and (3, 4), in every other form that programs write.
+TEST(KeypointJson, OtherForms) {
+  const std::vector<std::string> forms = {
+      // AlphaPose --format open, cmu; PoseFlow's results
+      R"({"0.jpg": {"version": "AlphaPose v0.3", "people": [{"pose_keypoints_2d": [1,2,1,3,4,1]}]},
+          "1.jpg": {"version": "AlphaPose v0.3", "people": [{"pose_keypoints_2d": [1,2,1,3,4,1]}]}})",
+      R"({"0.jpg": {"bodies": [{"joints": [1,2,1,3,4,1]}]},
+          "1.jpg": {"bodies": [{"joints": [1,2,1,3,4,1]}]}})",
+      R"({"0.jpg": [{"keypoints": [1,2,1,3,4,1], "scores": 2.5, "idx": 1}],
+          "1.jpg": [{"keypoints": [1,2,1,3,4,1], "scores": 2.5, "idx": 1}]})",
+      // lists of lists: one person, several
+      "[[[1, 2], [3, 4]], [[1, 2], [3, 4]]]",
+      "[[[[1, 2, 1], [3, 4, 1]]], [[[1, 2, 1], [3, 4, 1]]]]",
+      // Ultralytics
+      R"([[{"name": "person", "confidence": 0.9, "keypoints": {"x": [1, 3], "y": [2, 4]}}],
+          [{"name": "person", "keypoints": {"x": [1, 3], "y": [2, 4], "visible": [1, 1]}}]])",
+      // MediaPipe
+      R"([{"frame": 0, "landmarks": [{"x": 1, "y": 2, "z": 9}, {"x": 3, "y": 4, "visibility": 1}]},
+          {"frame": 1, "landmarks": [{"x": 1, "y": 2, "z": 9}, {"x": 3, "y": 4, "visibility": 1}]}])",
+      // one value a line
+      "{\"image_id\": \"0.jpg\", \"keypoints\": [1, 2, 1, 3, 4, 1]}\n"
+      "{\"image_id\": \"1.jpg\", \"keypoints\": [1, 2, 1, 3, 4, 1]}\n",
+      "[[1, 2], [3, 4]]\n[[1, 2], [3, 4]]\n",
+      "\xef\xbb\xbf[[[1, 2], [3, 4]], [[1, 2], [3, 4]]]",
+  };
+  for (const std::string& form : forms) {
+    SCOPED_TRACE(form);
+    DetectedPoses poses;
+    ASSERT_EQ(ErrorOf([&] { poses = ParseKeypointJson(form, 0, "a.json"); }), "no error");
+    ASSERT_EQ(poses.detections.size(), 2U);
+    EXPECT_EQ(poses.frames, 2);
+    for (size_t i = 0; i < 2; ++i) {
+      EXPECT_EQ(poses.detections[i].frame, static_cast<int64_t>(i));
+      EXPECT_EQ(poses.detections[i].xy, (std::vector<float>{1, 2, 3, 4}));
+      EXPECT_EQ(poses.detections[i].joint_score, (std::vector<float>{1, 1}));
+    }
+  }
+  const DetectedPoses nan =
+      ParseKeypointJson(R"([{"image_id": 0, "keypoints": [NaN, 2, 1, 3, -Infinity, 1, 5, 6, 1],
+                             "note": "NaN stays \" NaN"}])",
+                        0, "a.json");
+  EXPECT_EQ(nan.detections[0].joint_score, (std::vector<float>{0, 0, 1}));
+  EXPECT_HAS(ErrorOf([] { ParseKeypointJson(std::string("\xff\xfe[\0]\0", 6), 0, "a.json"); }),
+             "UTF-16");
 }
 
 TEST(KeypointJson, NumbersInNames) {
@@ -489,17 +535,21 @@ TEST_F(ImportFolder, BadVideosAndPosesAreNamed) {
   Write("walk/empty.json", "[]");
   options_.max_bad_share = 0.9;
   const ConversionReport report = ImportSet(options_);
-  EXPECT_EQ(report.clips, 1);
-  ASSERT_EQ(report.left_out.size(), 5U);
+  EXPECT_EQ(report.clips, 2);
+  ASSERT_EQ(report.left_out.size(), 4U);
   EXPECT_EQ(report.left_out[0].id, "walk/broken");
   EXPECT_HAS(report.left_out[0].text, "broken.mp4");
   EXPECT_HAS(report.left_out[1].text, "holds no pose");
-  EXPECT_HAS(report.left_out[2].text, "--first-image");
-  EXPECT_HAS(report.left_out[3].text, "no pose file");
-  EXPECT_HAS(report.left_out[4].text, "not JSON");
+  EXPECT_HAS(report.left_out[2].text, "no pose file");
+  EXPECT_HAS(report.left_out[3].text, "not JSON");
+  ASSERT_EQ(report.changed.size(), 1U);
+  EXPECT_EQ(report.changed[0].id, "walk/long");
+  EXPECT_HAS(report.changed[0].text, "counted from 1");
 
   options_.max_bad_share = 0.01;
-  EXPECT_HAS(ErrorOf([&] { ImportSet(options_); }), "5 of 6 clips cannot be used");
+  EXPECT_HAS(ErrorOf([&] { ImportSet(options_); }), "4 of 6 clips cannot be used");
+  fs::remove(folder_.File("src/walk/text.mp4"));
+  EXPECT_EQ(ImportSet(options_).left_out.size(), 3U);  // so few never stop it by themselves
   fs::create_directory(folder_.File("src/two\nlines"));
   AddVideo("two\nlines/a.mp4", 3);
   EXPECT_HAS(ErrorOf([&] { ImportSet(options_); }), "control characters");
@@ -523,7 +573,7 @@ TEST_F(ImportFolder, SegmentsThatAreNotThere) {
   EXPECT_EQ(report.clips, 1);  // a rounded end is cut
   EXPECT_EQ(Load("").samples[0].total_frames, 10);
   ASSERT_EQ(report.left_out.size(), 3U);
-  EXPECT_HAS(report.left_out[0].text, "ends at frame 60, but there are 20");
+  EXPECT_HAS(report.left_out[0].text, "the segment ends at 3.000 s, but the video lasts 1.000 s");
   EXPECT_HAS(report.left_out[0].text, "m.csv:3");
   EXPECT_HAS(report.left_out[1].text, "nobody was found");
   EXPECT_HAS(report.left_out[2].text, "holds no frame");
@@ -588,6 +638,67 @@ TEST_F(ImportFolder, ContinuesWhereItWas) {
   EXPECT_EQ(made(), 4);
   options_.seed = 9;  // other splits, the same clips
   EXPECT_EQ(made(), 0);
+}
+
+TEST_F(ImportFolder, SharesOfTheImageBecomePixels) {
+  AddVideo("walk/a.mp4", 10);
+  std::vector<float> shares(10 * 17 * 2);
+  for (size_t i = 0; i < shares.size(); ++i) shares[i] = 0.25F + 0.001F * static_cast<float>(i % 7);
+  WriteNpz(folder_.File("src/walk/a.npz"),
+           {{"keypoint", NdArray::FromFloats({10, 17, 2}, shares)}});
+  const ConversionReport report = ImportSet(options_);
+  ASSERT_EQ(report.changed.size(), 1U);
+  EXPECT_HAS(report.changed[0].text, "shares of the image");
+  const Sample sample = Load("").samples[0];
+  EXPECT_FLOAT_EQ(sample.pose.xy[0], 0.25F * static_cast<float>(sample.width));
+}
+
+TEST_F(ImportFolder, JointsOfTheBodyAlone) {
+  AddVideo("walk/a.mp4", 4);
+  std::vector<float> pixels(4 * 133 * 2);
+  for (size_t i = 0; i < pixels.size(); ++i) pixels[i] = static_cast<float>(3 + i % 40);
+  WriteNpz(folder_.File("src/walk/a.npz"),
+           {{"keypoint", NdArray::FromFloats({4, 133, 2}, pixels)}});
+  EXPECT_EQ(LoadConfig(ImportSet(options_).include).config.model.pose.in_channels, 133);
+  options_.joints = "coco17";
+  const ConversionReport report = ImportSet(options_);
+  EXPECT_HAS(report.changed.at(0).text, "17 of 133 joints kept");
+  EXPECT_EQ(Load("").samples[0].pose.joints, 17);
+}
+
+TEST_F(ImportFolder, ArraysOfAnotherLengthOrOrderAreRefused) {
+  AddVideo("walk/a.mp4", 10);
+  AddVideo("walk/b.mp4", 10);
+  AddVideo("walk/c.mp4", 10);
+  const auto write = [&](const std::string& name, std::vector<int64_t> shape) {
+    int64_t count = 1;
+    for (const int64_t size : shape) count *= size;
+    const std::vector<float> pixels(static_cast<size_t>(count), 20);
+    WriteNpz(folder_.File("src/walk/" + name), {{"keypoint", NdArray::FromFloats(shape, pixels)}});
+  };
+  write("a.npz", {1, 5, 17, 2});
+  write("b.npz", {10, 1, 17, 2});
+  write("c.npz", {1, 10, 17, 2});
+  const ConversionReport report = ImportSet(options_);
+  ASSERT_EQ(report.left_out.size(), 2U);
+  EXPECT_HAS(report.left_out[0].text, "the poses have 5 frames, the video 10");
+  EXPECT_HAS(report.left_out[1].text, "[frames, persons, joints, coordinates]");
+}
+
+// Videos by whatever name FFmpeg opens; what is none is named and counted.
+TEST_F(ImportFolder, OtherEndingsAndWhatIsPassedOver) {
+  for (const std::string name : {"a.mts", "b.3gp", "c.unheard_of"}) {
+    AddVideo("walk/x.mp4", 4);
+    fs::rename(folder_.File("src/walk/x.mp4"), folder_.File("src/walk/" + name));
+    Write("walk/" + name.substr(0, 1) + ".json", AlphaPose(0, 4));
+  }
+  Write("walk/notes.txt", "x");
+  Write("walk/broken.xyz", "no video");
+  const ConversionReport report = ImportSet(options_);
+  EXPECT_EQ(report.clips, 3);
+  std::string remarks;
+  for (const std::string& remark : report.remarks) remarks += remark + "\n";
+  EXPECT_HAS(remarks, "2 files are no videos and were passed over (1 .txt, 1 .xyz)");
 }
 
 TEST_F(ImportFolder, PosesAlone) {

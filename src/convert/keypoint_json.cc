@@ -1,5 +1,6 @@
 #include "convert/keypoint_json.h"
 
+#include <algorithm>
 #include <limits>
 #include <unordered_map>
 
@@ -21,7 +22,9 @@ const Json& Member(const Json& object, const char* key) {
   return found == object.end() ? *none : *found;
 }
 
+// A number; null, which Python's NaN was, is none.
 float Number(const Json& value, const std::string& where) {
+  if (value.is_null()) return std::numeric_limits<float>::quiet_NaN();
   if (!value.is_number())
     throw Error("a keypoint holds something that is no number", where, kShapes);
   return value.get<float>();
@@ -167,24 +170,152 @@ void AddAnnotated(const Json& root, int64_t first_image, const std::string& wher
   }
 }
 
+// A joint as [x, y], [x, y, score] or {"x": ..., "y": ...}.
+bool IsPoint(const Json& value) {
+  if (value.is_object()) return value.contains("x") && value.contains("y");
+  return value.is_array() && value.size() >= 2 && value.size() <= 4 && !value[0].is_structured() &&
+         !value[1].is_structured();
+}
+
+// One person as a list of points: a list of lists, or MediaPipe's landmarks, whose "z" is a depth
+// and whose score is "visibility".
+void AddPoints(const Json& points, int64_t frame, const std::string& where, DetectedPoses* poses) {
+  Detection detection;
+  detection.frame = frame;
+  if (points.size() > kMostDetectedJoints)
+    throw Error("a pose has too many joints", where, kShapes);
+  for (const Json& point : points) {
+    if (!IsPoint(point)) throw Error("a joint is not [x, y] or [x, y, score]", where, kShapes);
+    const Json& x = point.is_object() ? point["x"] : point[0];
+    const Json& y = point.is_object() ? point["y"] : point[1];
+    float score = 1;
+    if (point.is_array() && point.size() > 2) score = Number(point[2], where);
+    for (const char* key : {"visibility", "score", "confidence"}) {
+      if (Member(point, key).is_number()) score = Number(point[key], where);
+    }
+    detection.xy.push_back(Number(x, where));
+    detection.xy.push_back(Number(y, where));
+    detection.joint_score.push_back(score);
+  }
+  SetScore(Json(), &detection);
+  AddDetection(std::move(detection), where, poses);
+}
+
+// A person as Ultralytics writes it: {"keypoints": {"x": [...], "y": [...], "visible": [...]}}.
+void AddColumns(const Json& person, int64_t frame, const std::string& where, DetectedPoses* poses) {
+  const Json& keypoints = Member(person, "keypoints");
+  const Json& x = Member(keypoints, "x");
+  const Json& y = Member(keypoints, "y");
+  const Json& visible = Member(keypoints, "visible");
+  const bool fits = x.is_array() && y.is_array() && x.size() == y.size() && !x.empty() &&
+                    x.size() <= kMostDetectedJoints &&
+                    (visible.is_null() || (visible.is_array() && visible.size() == x.size()));
+  if (!fits) throw Error("keypoints do not have as many x as y", where, kShapes);
+  Detection detection;
+  detection.frame = frame;
+  detection.track = TrackOf(person, {"track_id"});
+  for (size_t i = 0; i < x.size(); ++i) {
+    detection.xy.push_back(Number(x[i], where));
+    detection.xy.push_back(Number(y[i], where));
+    detection.joint_score.push_back(visible.is_null() ? 1.0F : Number(visible[i], where));
+  }
+  SetScore(Member(person, "confidence"), &detection);
+  AddDetection(std::move(detection), where, poses);
+}
+
+void AddPerson(const Json& person, int64_t frame, const std::string& where, DetectedPoses* poses) {
+  const Json& keypoints = Member(person, "keypoints");
+  if (keypoints.is_object()) return AddColumns(person, frame, where, poses);
+  if (person.is_array()) return AddPoints(person, frame, where, poses);
+  Detection detection;
+  detection.frame = frame;
+  detection.track = TrackOf(person, {"idx", "track_id", "person_id"});
+  for (const char* key : {"keypoints", "pose_keypoints_2d", "joints"}) {
+    if (detection.xy.empty() && Member(person, key).is_array()) {
+      ReadTriples(person[key], false, where, &detection);
+    }
+  }
+  if (detection.xy.empty()) throw Error("a person has no keypoints", where, kShapes);
+  SetScore(Member(person, "scores").is_number() ? person["scores"] : Member(person, "score"),
+           &detection);
+  AddDetection(std::move(detection), where, poses);
+}
+
+// The people of one frame, however they are listed.
+void AddPeople(const Json& people, int64_t frame, const std::string& where, DetectedPoses* poses) {
+  if (frame < 0 || frame >= kMostDetectedFrames) {
+    throw Error("a frame has the number " + std::to_string(frame), where, "see --first-image");
+  }
+  poses->frames = std::max(poses->frames, frame + 1);
+  if (!people.is_array()) throw Error("a frame is no list of people", where, kShapes);
+  if (!people.empty() && IsPoint(people[0])) return AddPoints(people, frame, where, poses);
+  for (const Json& person : people) AddPerson(person, frame, where, poses);
+}
+
+// AlphaPose's forms "open" and "cmu", PoseFlow's results: a member for each image.
+void AddImages(const Json& root, int64_t first_image, const std::string& where,
+               DetectedPoses* poses) {
+  for (const auto& [name, image] : root.items()) {
+    const Json* people = &image;
+    for (const char* key : {"people", "bodies"}) {
+      if (Member(image, key).is_array()) people = &image[key];
+    }
+    AddPeople(*people, ImageNumber(Json(name), where) - first_image, where, poses);
+  }
+}
+
+// Whether the members of an object are named for images, and list people.
+bool IsByImage(const Json& root) {
+  if (!root.is_object() || root.empty()) return false;
+  const Json& first = root.begin().value();
+  return NumberInName(root.begin().key()) >= 0 &&
+         (first.is_array() || Member(first, "people").is_array() ||
+          Member(first, "bodies").is_array());
+}
+
+// The number that an entry gives its frame; `place` if it gives none.
+int64_t FrameOf(const Json& entry, int64_t place, int64_t first_image) {
+  for (const char* key : {"frame_id", "frame", "frame_index", "frame_num"}) {
+    const int64_t number = Whole(Member(entry, key));
+    if (number >= 0) return number - first_image;
+  }
+  return place;
+}
+
+void AddEntry(const Json& entry, int64_t place, int64_t first_image, const std::string& where,
+              DetectedPoses* poses) {
+  if (!Member(entry, "instances").is_null()) return AddFrame(entry, first_image, where, poses);
+  const Json& image = Member(entry, "image_id");
+  if (!image.is_null()) {
+    return AddResult(entry, ImageNumber(image, where) - first_image, false, where, poses);
+  }
+  if (entry.is_array()) return AddPeople(entry, place, where, poses);
+  for (const char* key : {"landmarks", "pose_landmarks", "people", "persons", "predictions"}) {
+    const Json& people = Member(entry, key);
+    if (people.is_null()) continue;
+    const Json& inner = Member(people, "landmark").is_null() ? people : people["landmark"];
+    return AddPeople(inner, FrameOf(entry, place, first_image), where, poses);
+  }
+  throw Error("an entry has neither image_id nor instances", where, kShapes);
+}
+
 DetectedPoses ReadAny(const Json& root, int64_t first_image, const std::string& where) {
   DetectedPoses poses;
   if (Member(root, "annotations").is_array()) {
     AddAnnotated(root, first_image, where, &poses);
     return poses;
   }
-  const Json& list = Member(root, "instance_info").is_array() ? root["instance_info"] : root;
-  if (!list.is_array()) throw Error("this JSON holds no list of poses", where, kShapes);
-  for (const Json& entry : list) {
-    if (!Member(entry, "instances").is_null()) {
-      AddFrame(entry, first_image, where, &poses);
-    } else if (!Member(entry, "image_id").is_null()) {
-      AddResult(entry, ImageNumber(Member(entry, "image_id"), where) - first_image, false, where,
-                &poses);
-    } else {
-      throw Error("an entry has neither image_id nor instances", where, kShapes);
-    }
+  if (IsByImage(root)) {
+    AddImages(root, first_image, where, &poses);
+    return poses;
   }
+  const Json* list = &root;
+  for (const char* key : {"instance_info", "frames", "results"}) {
+    if (Member(root, key).is_array()) list = &root[key];
+  }
+  if (!list->is_array()) throw Error("this JSON holds no list of poses", where, kShapes);
+  int64_t place = 0;
+  for (const Json& entry : *list) AddEntry(entry, place++, first_image, where, &poses);
   return poses;
 }
 
@@ -192,7 +323,7 @@ DetectedPoses ReadAny(const Json& root, int64_t first_image, const std::string& 
 
 DetectedPoses ParseKeypointJson(std::string_view text, int64_t first_image,
                                 const std::string& where) {
-  return ReadAny(ParseJson(text, where), first_image, where);
+  return ReadAny(ParseJsonOrLines(text, where), first_image, where);
 }
 
 void AddOpenPoseFrame(std::string_view text, int64_t frame, const std::string& where,

@@ -19,6 +19,10 @@ namespace kinefit {
 // - [{"frame_id": 12, "instances": [{"keypoints": [[x, y], ...], "keypoint_scores": [s, ...]}]}],
 // or
 //   the same under "instance_info", as MMPose's inferencer (RTMPose) writes it.
+// - AlphaPose's forms "open" and "cmu" and PoseFlow's results: a member per image;
+// - a list with an entry per frame: lists of people as Ultralytics writes them ({"keypoints": {"x",
+//   "y", "visible"}}), as lists of [x, y, score], or one person's joints; MediaPipe's landmarks;
+// - any of these with one entry a line instead of in a list.
 // `first_image`: the number of a video's first frame in this file (0, sometimes 1). Throws Error
 // naming `where` for anything else.
 DetectedPoses ParseKeypointJson(std::string_view text, int64_t first_image,

@@ -8,6 +8,7 @@
 #include "config/nearest_key.h"
 #include "convert/json_text.h"
 #include "files/error.h"
+#include "files/text_mark.h"
 
 namespace kinefit {
 namespace {
@@ -90,9 +91,8 @@ void CheckAll(const std::vector<ManifestEntry>& entries, const std::string& orig
 
 class CsvReader {
  public:
-  CsvReader(std::string_view text, const std::string& origin) : text_(text), origin_(origin) {
-    if (text_.substr(0, 3) == "\xef\xbb\xbf") at_ = 3;  // what spreadsheets begin UTF-8 with
-  }
+  CsvReader(std::string_view text, const std::string& origin)
+      : text_(WithoutByteOrderMark(text, origin)), origin_(origin) {}
 
   // The next record that is not an empty line; false at the end.
   bool Next(std::vector<std::string>* fields) {

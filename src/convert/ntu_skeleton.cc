@@ -6,6 +6,7 @@
 
 #include "files/error.h"
 #include "files/publish.h"
+#include "files/text_mark.h"
 
 namespace kinefit {
 namespace {
@@ -17,7 +18,8 @@ bool IsSpace(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 
 class SkeletonReader {
  public:
-  SkeletonReader(std::string_view text, const std::string& where) : rest_(text), where_(where) {}
+  SkeletonReader(std::string_view text, const std::string& where)
+      : rest_(WithoutByteOrderMark(text, where)), where_(where) {}
 
   NtuRecording Read() {
     NtuRecording recording;

@@ -7,6 +7,8 @@
 #include <thread>
 #include <vector>
 
+#include "dataset/worker_threads.h"
+
 namespace kinefit {
 
 void ForEachInParallel(int64_t count, int threads, const std::function<void(int64_t)>& work) {
@@ -27,7 +29,7 @@ void ForEachInParallel(int64_t count, int threads, const std::function<void(int6
     }
   };
   std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(run);
+  StartThreads(threads - 1, run, &others);  // this one works in any case
   run();
   for (std::thread& thread : others) thread.join();
   if (failure) std::rethrow_exception(failure);

@@ -127,7 +127,11 @@ DetectedPoses PosesFromArrays(const NpzArrays& arrays, const std::string& where)
     sample.height = sides[0];
     sample.width = sides[1];
   }
-  return PosesFromSample(sample, where);
+  DetectedPoses poses = PosesFromSample(sample, where);
+  poses.every_frame = true;
+  const std::vector<int64_t>& wide = keypoint->second.shape;
+  if (wide.size() == 4 && wide[0] > wide[1]) poses.order = "[frames, persons, joints, coordinates]";
+  return poses;
 }
 
 PoseSource::PoseSource(const std::string& root, int64_t first_image)

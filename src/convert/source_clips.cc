@@ -35,15 +35,23 @@ std::string Absolute(const fs::path& path) {
 }
 
 // Entries of a folder with one subfolder per class.
-std::vector<ManifestEntry> EntriesOfFolder(const std::string& folder) {
+std::vector<ManifestEntry> EntriesOfFolder(const std::string& folder,
+                                           std::vector<std::string>* passed_over) {
   const std::vector<std::string> files = ListFiles(folder);
-  const bool videos = std::any_of(files.begin(), files.end(), IsVideoName);
+  const auto is_pose = [](const std::string& file) {
+    return Extension(file) == ".npz" || Extension(file) == ".json" || Extension(file) == ".pkl";
+  };
+  std::set<std::string> films;
+  for (const std::string& file : files) {
+    if (!is_pose(file) && IsVideoFile(folder, file)) films.insert(file);
+  }
+  const bool videos = !films.empty();
   std::vector<ManifestEntry> entries;
   for (const std::string& file : files) {
-    const bool wanted =
-        videos ? IsVideoName(file)
-               : Extension(file) == ".npz" || (Extension(file) == ".json" &&
-                                               file.find("_keypoints.json") == std::string::npos);
+    const bool wanted = videos ? films.count(file) > 0
+                               : is_pose(file) && Extension(file) != ".pkl" &&
+                                     file.find("_keypoints.json") == std::string::npos;
+    if (!wanted && !is_pose(file)) passed_over->push_back(file);
     if (!wanted) continue;
     const size_t slash = file.find('/');
     if (slash == std::string::npos) {
@@ -177,7 +185,7 @@ SourceClips FindSourceClips(const ImportOptions& options) {
   std::error_code error;
   std::string folder = source;
   if (fs::is_directory(source, error)) {
-    clips.entries = EntriesOfFolder(source);
+    clips.entries = EntriesOfFolder(source, &clips.passed_over);
   } else if (Extension(source) == ".csv" || Extension(source) == ".json") {
     const std::string text = ReadFile(source, kLargestManifest);
     clips.entries = Extension(source) == ".csv" ? ParseManifestCsv(text, source)

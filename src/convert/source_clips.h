@@ -23,7 +23,8 @@ struct SourceClips {
   std::vector<ManifestEntry> entries;
   std::vector<SourceVideo> videos;  // sorted by name
   std::vector<std::string> classes;
-  std::vector<int64_t> labels;  // of the entries
+  std::vector<int64_t> labels;           // of the entries
+  std::vector<std::string> passed_over;  // files that are neither videos nor poses
 };
 
 // Looks through a folder of classes or a manifest. Throws Error for an empty source, files outside

@@ -14,6 +14,9 @@ namespace kinefit {
 
 constexpr float kFarthestJoint = 1e6F;  // pixels; beyond, a coordinate is no place
 
+// Scores are shares, and a little more from some estimators; beyond this they are none.
+constexpr float kHighestScore = 10;
+
 // An annotation that cannot be used though the file as a whole can.
 struct Unusable {
   std::string reason;
@@ -24,7 +27,7 @@ struct BlankedJoints {
   int64_t nan = 0;       // joints with a coordinate that is not a number
   int64_t infinite = 0;  // ... infinite: what float16 makes of more than 65504
   int64_t far = 0;       // ... beyond kFarthestJoint
-  int64_t scores = 0;    // scores that are NaN or infinite
+  int64_t scores = 0;    // scores that are NaN, infinite or absurd
   int64_t total() const { return nan + infinite + far + scores; }
 };
 
@@ -38,9 +41,16 @@ void CheckJoints(const Config& config, int64_t joints, const std::string& where)
 // The list of annotations in a pickle: the root or its member "annotations". Throws Error.
 PickleValue FindAnnotations(const PickleValue& root, const std::string& path);
 
-// Ids of the split, in its order. Throws Error, listing the splits there are, for an unknown one.
+// Ids of the split, in its order; of one that lists positions in `annotations`, their ids. Throws
+// Error, listing the splits there are, for an unknown one.
 std::vector<std::string> ReadSplit(const PickleValue& root, const std::string& split,
                                    const std::string& path);
+
+// Throws Error if the labels of all annotations run from 1 to `classes` instead of from 0: half of
+// such a set is refused, and the other half would be trained under wrong names.
+void RefuseLabelsFromOne(const PickleValue& list, int64_t classes, const std::string& path);
+// Whether they do.
+bool LabelsRunFromOne(const PickleValue& list, int64_t classes);
 
 // `filename` or `frame_dir` of an annotation. Throws Error naming `where`.
 std::string ReadId(const PickleValue& annotation, const std::string& where);

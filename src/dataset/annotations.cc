@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -77,13 +78,57 @@ std::vector<std::string> ReadSplit(const PickleValue& root, const std::string& s
                     ("known splits: " + list));
   }
   const std::string where = path + ": split " + Quoted(split);
-  if (!found.is_sequence())
+  const bool array = found.is(PickleKind::kArray);
+  if (!found.is_sequence() && !array)
     throw Error("a split must be a list of ids", where,
                 "write it as a list of the annotations' frame_dir");
-  if (found.size() == 0) throw Error("the split is empty", where, "choose another split");
+  std::vector<int64_t> places;
+  if (array) places = found.AsArray(where).ToInts(where);
   std::vector<std::string> ids;
-  for (size_t i = 0; i < found.size(); ++i) ids.emplace_back(found[i].AsString(where));
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (found[i].is(PickleKind::kInt)) {
+      places.push_back(found[i].AsInt(where));
+    } else {
+      ids.emplace_back(found[i].AsString(where));
+    }
+  }
+  if (places.empty()) return ids;
+  if (!ids.empty()) {
+    throw Error("the split names some clips by ids and some by positions", where,
+                "use ids for all");
+  }
+  const PickleValue list = FindAnnotations(root, path);
+  for (const int64_t place : places) {
+    if (place < 0 || place >= static_cast<int64_t>(list.size())) {
+      throw Error("the split names annotation " + std::to_string(place) + ", but there are " +
+                      std::to_string(list.size()) + ", counted from 0",
+                  where, "correct the position, or write the annotations' frame_dir");
+    }
+    ids.push_back(ReadId(list[static_cast<size_t>(place)],
+                         path + ": annotations[" + std::to_string(place) + "]"));
+  }
   return ids;
+}
+
+bool LabelsRunFromOne(const PickleValue& list, int64_t classes) {
+  std::vector<bool> there(static_cast<size_t>(std::max<int64_t>(classes, 0)), false);
+  for (size_t i = 0; i < list.size(); ++i) {
+    const PickleValue label = list[i].Find("label");
+    if (!label.is(PickleKind::kInt)) return false;
+    const int64_t number = label.AsInt("label");
+    if (number < 1 || number > classes) return false;
+    there[static_cast<size_t>(number - 1)] = true;
+  }
+  return !there.empty() && std::find(there.begin(), there.end(), false) == there.end();
+}
+
+void RefuseLabelsFromOne(const PickleValue& list, int64_t classes, const std::string& path) {
+  if (!LabelsRunFromOne(list, classes)) return;
+  throw Error(
+      "the labels run from 1 to " + std::to_string(classes) + ", but classes count from 0", path,
+      "subtract 1 from every label: `kinefit data check CONFIG --fix NEW.pkl` writes such a "
+      "file; or set model.num_classes to " +
+          std::to_string(classes + 1) + " if no clip is of class 0");
 }
 
 namespace {
@@ -152,10 +197,32 @@ void BlankJoints(RawJoints* raw, BlankedJoints* blanked) {
     blanked->nan += nan ? 1 : 0;
     blanked->infinite += infinite ? 1 : 0;
     blanked->far += far ? 1 : 0;
-    blanked->scores += std::isfinite(score) ? 0 : 1;
+    const bool scored = std::abs(score) <= kHighestScore;  // false for NaN
+    blanked->scores += scored ? 0 : 1;
     if (nan || infinite || far) xy[0] = xy[1] = 0;
-    if (nan || infinite || far || !std::isfinite(score)) raw->score[i] = 0;
+    if (nan || infinite || far || !scored) raw->score[i] = 0;
   }
+}
+
+std::string ShortNumber(float value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4g", static_cast<double>(value));
+  return text;
+}
+
+// The third value of a joint is a score where there are no others. A negative one, or one of more
+// than scores have, is a depth in millimetres; between them it is one in metres if x and y are,
+// too.
+void RefuseThreeDimensions(const RawJoints& raw) {
+  constexpr float kMetres = 10;
+  const auto [least, most] = std::minmax_element(raw.score.begin(), raw.score.end());
+  const bool metres = *most > 1.5F && std::all_of(raw.xy.begin(), raw.xy.end(), [](float value) {
+    return std::abs(value) < kMetres;
+  });
+  if (!(*least < 0) && !(*most > kHighestScore && std::isfinite(*most)) && !metres) return;
+  throw Unusable{"the third value of a joint is " + ShortNumber(*least < 0 ? *least : *most) +
+                 ", so no score: joints in three dimensions are not supported; give x and y in "
+                 "pixels of the video, and a score"};
 }
 
 void CheckFinite(const RawJoints& raw) {
@@ -167,6 +234,10 @@ void CheckFinite(const RawJoints& raw) {
   }
   for (const float value : raw.score) {
     if (!std::isfinite(value)) throw Unusable{"a joint has a score that is NaN or infinite"};
+    if (std::abs(value) > kHighestScore) {
+      throw Unusable{"a joint has a score of " + ShortNumber(value) +
+                     "; scores lie between 0 and 1"};
+    }
   }
 }
 
@@ -203,11 +274,8 @@ RawJoints ReadJoints(const PickleValue& annotation, const std::string& where, si
                      keypoint.ShapeText()};
     }
     raw.score = scores.ToFloats();
-  } else if (width == 3 && std::any_of(raw.score.begin(), raw.score.end(),
-                                       [](float value) { return value < 0; })) {
-    throw Unusable{
-        "the third value of a joint is negative, so no score; joints in 3D are not "
-        "supported"};
+  } else if (width == 3) {
+    RefuseThreeDimensions(raw);
   }
   if (blanked != nullptr) BlankJoints(&raw, blanked);
   CheckFinite(raw);
@@ -307,6 +375,24 @@ void ReadFlatPose(const PickleValue& annotation, const std::string& where, bool 
   }
 }
 
+// Joints in shares of the image's size instead of pixels would all be drawn in one corner.
+void RefuseShares(const Sample& sample) {
+  const Pose& pose = sample.pose;
+  bool fractions = false;
+  for (size_t i = 0; i < pose.score.size(); ++i) {
+    if (pose.score[i] <= 0) continue;
+    for (const float value : {pose.xy[2 * i], pose.xy[2 * i + 1]}) {
+      if (value < -1 || value > 2) return;
+      fractions = fractions || value != std::floor(value);
+    }
+  }
+  if (!fractions || std::min(sample.width, sample.height) < 16) return;
+  throw Unusable{
+      "all joints lie between 0 and 1: they are shares of the image's size; multiply x by its "
+      "width "
+      "and y by its height"};
+}
+
 void ReadTracks(const PickleValue& annotation, const std::string& where, BlankedJoints* blanked,
                 Sample* sample) {
   RawJoints raw = ReadJoints(annotation, where, 4, blanked);
@@ -395,6 +481,8 @@ Sample ReadSample(const PickleValue& annotation, const std::string& id, const Co
     ReadTracks(annotation, where, blanked, &sample);
   }
   CheckJoints(config, sample.pose.joints, where);
+  // A check looks on, and says it of the whole set.
+  if (blanked == nullptr && config.model.has_pose()) RefuseShares(sample);
   return sample;
 }
 
@@ -445,8 +533,12 @@ Dataset LoadDataset(const Config& config, const std::string& split) {
   dataset.class_names = ReadClassNames(config);
   const Pickle pickle = Pickle::Load(path);
   const PickleValue list = FindAnnotations(pickle.root(), path);
+  RefuseLabelsFromOne(list, config.model.num_classes, path);
   std::vector<std::string> wanted;
   if (!split.empty()) wanted = ReadSplit(pickle.root(), split, path);
+  if (!split.empty() && wanted.empty()) {
+    throw Error("the split is empty", path + ": split " + Quoted(split), "choose another split");
+  }
   std::unordered_map<std::string, int> seen;  // times each wanted id was met
   for (const std::string& id : wanted) seen.emplace(id, 0);
 

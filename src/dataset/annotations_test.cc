@@ -52,6 +52,13 @@ std::vector<float> Counting(size_t n) {
   return values;
 }
 
+// The same, every third one a score below 1.
+std::vector<float> CountingTriples(size_t n) {
+  std::vector<float> values = Counting(n);
+  for (size_t i = 2; i < n; i += 3) values[i] /= 32;
+  return values;
+}
+
 // One person, four frames, three joints.
 Annotation Clip(const std::string& id, int64_t label = 1) {
   return {{"frame_dir", Text(id)},
@@ -185,18 +192,24 @@ TEST_F(AnnotationsTest, EveryFloatTypeAndPersons) {
 
 TEST_F(AnnotationsTest, ThirdValueIsTheScore) {
   Annotation clip = Clip("a");
-  clip["keypoint"] = Floats({1, 4, 3, 3}, Counting(36));
+  clip["keypoint"] = Floats({1, 4, 3, 3}, CountingTriples(36));
   clip.erase("keypoint_score");
   WriteList({clip});
   const Pose pose = LoadDataset(config_, "").samples[0].pose;
   EXPECT_EQ(pose.xy[2], 2.0F);
   EXPECT_EQ(pose.xy[3], 2.5F);
-  EXPECT_EQ(pose.score[0], 1.5F);
-  EXPECT_EQ(pose.score[1], 3.0F);
-  std::vector<float> in_3d = Counting(36);
+  EXPECT_EQ(pose.score[0], 1.5F / 32);
+  EXPECT_EQ(pose.score[1], 3.0F / 32);
+  std::vector<float> in_3d = CountingTriples(36);
   in_3d[5] = -1;
   clip["keypoint"] = Floats({1, 4, 3, 3}, in_3d);
-  EXPECT_HAS(Rejection(clip), "joints in 3D are not supported");
+  EXPECT_HAS(Rejection(clip), "joints in three dimensions");
+  for (size_t i = 2; i < 36; i += 3) in_3d[i] = 2800;  // millimetres
+  clip["keypoint"] = Floats({1, 4, 3, 3}, in_3d);
+  EXPECT_HAS(Rejection(clip), "the third value of a joint is 2800");
+  for (size_t i = 0; i < 36; ++i) in_3d[i] = i % 3 == 2 ? 3.2F : 0.1F * static_cast<float>(i);
+  clip["keypoint"] = Floats({1, 4, 3, 3}, in_3d);  // metres
+  EXPECT_HAS(Rejection(clip), "joints in three dimensions");
 }
 
 TEST_F(AnnotationsTest, SplitsKeepTheOrderOfTheAnnotations) {
@@ -254,6 +267,68 @@ TEST_F(AnnotationsTest, UnusableClipsAreRejectedWithAReason) {
              "keypoint has 4 frames, but total_frames is 5");
   EXPECT_HAS(Rejection(With("total_frames", Number(0))), "total_frames is 0");
   EXPECT_HAS(Rejection(With("img_shape", Pair(0, 64))), "not the size of an image");
+}
+
+TEST_F(AnnotationsTest, SharesOfTheImageAndAbsurdScoresAreRefused) {
+  std::vector<float> shares = Counting(24);
+  for (float& value : shares) value /= 16;
+  EXPECT_HAS(Rejection(With("keypoint", Floats({1, 4, 3, 2}, shares))),
+             "shares of the image's size");
+  std::vector<float> scores(12, 0.5F);
+  scores[3] = 1e25F;
+  EXPECT_HAS(Rejection(With("keypoint_score", Floats({1, 4, 3}, scores))),
+             "a joint has a score of 1e+25");
+  scores[3] = 1.06F;  // as some estimators write
+  WriteList({With("keypoint_score", Floats({1, 4, 3}, scores))});
+  EXPECT_EQ(LoadDataset(config_, "").samples.size(), 1U);
+}
+
+TEST_F(AnnotationsTest, LabelsFromOneAreSaidOnceForTheSet) {
+  WriteList({Clip("a", 1), Clip("b", 2), Clip("c", 3)});
+  EXPECT_HAS(ErrorOf(), "the labels run from 1 to 3, but classes count from 0");
+  WriteList({Clip("a", 1), Clip("b", 2)});  // class 0 merely has no clip
+  EXPECT_EQ(LoadDataset(config_, "").samples.size(), 2U);
+}
+
+TEST(OtherPeoplesSets, TheCases) {
+  const std::string cases = std::string(KINEFIT_SHARED) + "/cases/";
+  if (!fs::exists(cases)) GTEST_SKIP() << "NOT CHECKED: " << cases << " is absent";
+  const auto load = [&](const std::string& file, const std::string& split) -> std::string {
+    Config config;
+    config.model.type = "pose";
+    config.model.num_classes = 2;
+    config.data.annotations = cases + file;
+    try {
+      std::string ids;
+      for (const Sample& sample : LoadDataset(config, split).samples) ids += sample.id + " ";
+      return ids;
+    } catch (const Error& error) {
+      return error.what();
+    }
+  };
+  EXPECT_HAS(load("labels_from_one.pkl", ""), "the labels run from 1 to 2");
+  EXPECT_HAS(load("keypoints_torch.pkl", ""), "found a tensor of PyTorch");
+  EXPECT_HAS(load("keypoints_torch.pkl", ""), ".numpy()");
+  const std::vector<std::pair<std::string, std::vector<std::string>>> splits =
+      LoadSplits(cases + "split_by_index.pkl");
+  ASSERT_FALSE(splits.empty());
+  for (const auto& [name, ids] : splits) {
+    EXPECT_FALSE(ids.empty());
+    const std::string loaded = load("split_by_index.pkl", name);
+    for (const std::string& id : ids) EXPECT_HAS(loaded, id + " ");
+  }
+}
+
+TEST_F(AnnotationsTest, FilesThatAreNoPicklesAreNamed) {
+  const auto said = [&](const std::string& bytes) {
+    std::ofstream(config_.data.annotations, std::ios::binary | std::ios::trunc) << bytes;
+    return ErrorOf();
+  };
+  EXPECT_HAS(said("\x1f\x8b\x08 packed"), "gzip");
+  EXPECT_HAS(said("PK\x03\x04 zipped"), "a zip archive");
+  EXPECT_HAS(said(" [{\"frame_dir\": 3}]"), "JSON");
+  EXPECT_HAS(said("version https://git-lfs.github.com/spec/v1"), "Git LFS");
+  EXPECT_HAS(said(""), "empty");
 }
 
 TEST_F(AnnotationsTest, WrongFilesAreErrors) {
@@ -371,7 +446,7 @@ Annotation FlatClip() {
   Annotation clip = Clip("flat");
   clip["total_frames"] = Number(5);
   clip["frame_inds"] = Array(NdArray::FromInts({3}, {1, 1, 3}));
-  clip["keypoint"] = Floats({3, 3, 3}, Counting(27));
+  clip["keypoint"] = Floats({3, 3, 3}, CountingTriples(27));
   clip.erase("keypoint_score");
   return clip;
 }
@@ -392,7 +467,7 @@ TEST_F(AnnotationsTest, FlatPosesBecomeTracks) {
   EXPECT_EQ(x(kept.pose, 1, 1), 5.0F);
   EXPECT_EQ(x(kept.pose, 0, 3), 9.5F);
   EXPECT_EQ(x(kept.pose, 1, 3), 0);
-  EXPECT_EQ(kept.pose.score[3], 1.5F);  // person 0, frame 1, joint 0
+  EXPECT_EQ(kept.pose.score[3], 1.5F / 32);  // person 0, frame 1, joint 0
 
   config_.model.type = "pose";  // frames without poses are left out, as the reference does
   const Sample squeezed = LoadDataset(config_, "").samples[0];
@@ -416,14 +491,14 @@ TEST_F(AnnotationsTest, FlatPosesWithApartScores) {
 TEST_F(AnnotationsTest, FlatPosesKeepTheTenBestPersons) {
   Annotation clip = FlatClip();
   std::vector<float> values = Counting(12 * 9);
-  for (size_t i = 0; i < values.size(); i += 3) values[i + 2] = static_cast<float>(i / 9);
+  for (size_t i = 0; i < values.size(); i += 3) values[i + 2] = static_cast<float>(i / 9) / 16;
   clip["frame_inds"] = Array(NdArray::FromInts({12}, std::vector<int64_t>(12, 0)));
   clip["keypoint"] = Floats({12, 3, 3}, values);
   WriteList({clip});
   const Pose pose = LoadDataset(config_, "").samples[0].pose;
   EXPECT_EQ(pose.persons, 10);
-  EXPECT_EQ(pose.score[0], 11);
-  EXPECT_EQ(pose.score[9 * 3], 2);
+  EXPECT_EQ(pose.score[0], 11.0F / 16);
+  EXPECT_EQ(pose.score[9 * 3], 2.0F / 16);
 }
 
 TEST_F(AnnotationsTest, FlatMistakesAreRejected) {

@@ -10,6 +10,7 @@
 
 #include "dataset/annotation_reader.h"
 #include "dataset/check_steps.h"
+#include "dataset/worker_threads.h"
 #include "files/error.h"
 
 namespace kinefit {
@@ -58,7 +59,7 @@ void ForEach(int threads, int64_t count, const std::function<void(int64_t)>& wor
   const auto cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   const int64_t wanted = threads > 0 ? threads : cores;
   std::vector<std::thread> workers;
-  for (int64_t i = 1; i < std::min(wanted, count); ++i) workers.emplace_back(run);
+  StartThreads(std::min(wanted, count) - 1, run, &workers);  // this one works in any case
   run();
   for (std::thread& worker : workers) worker.join();
   if (failure) std::rethrow_exception(failure);
@@ -93,7 +94,13 @@ void ReadSplits(const Pickle& pickle, const CheckPlan& plan, const ById& by_id,
       wanted.assign(wanted.size(), true);
     } else {
       std::unordered_map<std::string, int> times;
-      for (const std::string& id : ReadSplit(pickle.root(), name, plan.config.data.annotations)) {
+      const std::vector<std::string> ids =
+          ReadSplit(pickle.root(), name, plan.config.data.annotations);
+      if (ids.empty()) {
+        result->findings.push_back(
+            {"split_empty", Severity::kNote, -1, "", name, "names no clip", {}});
+      }
+      for (const std::string& id : ids) {
         const auto found = by_id.find(id);
         if (++times[id] == 2) {
           result->findings.push_back({"split_repeats",

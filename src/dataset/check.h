@@ -22,12 +22,15 @@ const char* SeverityName(Severity severity);  // "note", "distorts", "stops"
 // One thing found. docs/formats/check.md lists the codes.
 struct Finding {
   std::string code;
+  // What CleanAnnotations may do about it, beside leaving the clip out.
+  enum class Repair { kNone, kTurnImage };
   Severity severity = Severity::kNote;
   int64_t annotation = -1;  // index in the file; -1: it concerns the set
   std::string id;
   std::string split;    // of an entry of a split, or "train, test" of a leak; else ""
   std::string message;  // a sentence without the id
   std::vector<std::pair<std::string, double>> numbers;  // what the sentence says, for programs
+  Repair repair = Repair::kNone;
 };
 
 // One annotation as far as it could be read; about 300 bytes. Its joints are not kept.
@@ -81,6 +84,7 @@ struct CheckResult {
   std::vector<CheckedClip> clips;  // one per annotation of the file
   std::vector<CheckedSplit> splits;
   std::vector<std::string> class_names;
+  bool labels_from_one = false;   // in the file; those of `clips` count from 0
   std::vector<Finding> findings;  // of the set, then by annotation; the same for any `threads`
   int64_t videos = 0;             // distinct files decoded, readable or not
   int64_t video_frames = 0;       // decoded

@@ -57,7 +57,8 @@ void ReportBlanked(const BlankedJoints& blanked, Findings* findings) {
   report(blanked.far, "joints_far", " more than a million pixels away");
   if (blanked.scores == 0) return;
   findings->Add("scores_not_finite", Severity::kStops,
-                Counted(blanked.scores, "score that is", "scores that are") + " NaN or infinite",
+                Counted(blanked.scores, "score that is", "scores that are") +
+                    " NaN, infinite or far beyond 1",
                 {{"scores", static_cast<double>(blanked.scores)}});
 }
 
@@ -162,11 +163,13 @@ uint64_t HashPose(const Sample& sample) {
 }
 
 // The network that reads an annotation without refusing what this check is to find.
-Config ReadingConfig(const CheckPlan& plan) {
+Config ReadingConfig(const CheckPlan& plan, const PickleValue& list) {
   Config config = plan.config;
   if (plan.any_label) {
     config.model.num_classes = kLabelsWithoutBound;
     config.model.type = "rgb";  // any joints
+  } else if (LabelsRunFromOne(list, plan.config.model.num_classes)) {
+    config.model.num_classes += 1;  // one finding for the set, not one for each clip
   } else if (plan.videos && !config.model.has_rgb()) {
     config.model.type = "rgbpose";  // the video's name too
   }
@@ -235,7 +238,7 @@ void CheckAnnotations(const Pickle& pickle, const CheckPlan& plan, const CheckPr
                       CheckResult* result) {
   const std::string& path = plan.config.data.annotations;
   const PickleValue list = FindAnnotations(pickle.root(), path);
-  const Config config = ReadingConfig(plan);
+  const Config config = ReadingConfig(plan, list);
   const bool has_pose = plan.any_label || plan.config.model.has_pose();
   const auto count = static_cast<int64_t>(list.size());
   std::vector<std::vector<Finding>> found(list.size());
@@ -258,6 +261,19 @@ void CheckAnnotations(const Pickle& pickle, const CheckPlan& plan, const CheckPr
     std::move(findings.begin(), findings.end(), std::back_inserter(result->findings));
   }
   if (plan.any_label) CheckJointCounts(result);
+  const int64_t classes = plan.config.model.num_classes;
+  if (!plan.any_label && LabelsRunFromOne(list, classes)) {
+    result->labels_from_one = true;
+    for (CheckedClip& clip : result->clips) clip.label -= clip.usable ? 1 : 0;
+    result->findings.push_back({"labels_from_one",
+                                Severity::kStops,
+                                -1,
+                                "",
+                                "",
+                                "the labels run from 1 to " + std::to_string(classes) +
+                                    ", but classes count from 0: subtract 1 from each (--fix does)",
+                                {{"classes", static_cast<double>(classes)}}});
+  }
 }
 
 }  // namespace kinefit

@@ -129,6 +129,7 @@ class VideoFindings {
       Add(index, "video_aspect", severity_,
           both + (turned ? ": width and height are exchanged in img_shape" : ": another picture"),
           numbers);
+      if (turned) result_->findings.back().repair = Finding::Repair::kTurnImage;
     } else {
       Add(index, "video_resized", Severity::kNote, both + "; they are scaled", numbers);
     }

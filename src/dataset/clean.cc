@@ -57,7 +57,7 @@ void Treat(const Finding& finding, const CheckedClip& clip, Treatment* treatment
       return;
     }
   }
-  if (code == "video_aspect" && finding.message.find("exchanged") != std::string::npos) {
+  if (finding.repair == Finding::Repair::kTurnImage) {
     treatment->turn = true;
     return;
   }
@@ -73,6 +73,7 @@ Cleaning Decide(const CheckResult& result) {
   Cleaning cleaning;
   for (const Finding& finding : result.findings) {
     if (finding.severity == Severity::kNote) continue;
+    if (finding.code == "labels_from_one") continue;  // CleanAnnotations shifts them
     if (finding.code == "split_unknown") {
       cleaning.split_leaves[finding.split][finding.id] = finding.message;
     } else if (finding.code.rfind("leak_", 0) == 0) {
@@ -293,6 +294,7 @@ class Cleaner {
     } else {
       WriteList();
     }
+    if (result_.labels_from_one) repairs_.push_back({-1, "", "", "1 subtracted from every label"});
     for (const auto& [what, count] : not_copied_) {
       repairs_.push_back(
           {-1, "", "",
@@ -360,11 +362,10 @@ class Cleaner {
   }
 
   // Ids of a split that keep their annotation and their place in it.
-  std::vector<std::string> KeptIds(const PickleValue& split, const std::string& name) {
+  std::vector<std::string> KeptIds(const std::string& name) {
     const auto leaves = cleaning_.split_leaves.find(name);
     std::vector<std::string> ids;
-    for (size_t k = 0; k < split.size(); ++k) {
-      const std::string id(split[k].AsString(path_ + ": split '" + name + "'"));
+    for (const std::string& id : ReadSplit(root_, name, path_)) {
       if (left_out_.count(id) != 0) continue;
       if (leaves != cleaning_.split_leaves.end()) {
         const auto reason = leaves->second.find(id);
@@ -386,7 +387,7 @@ class Cleaner {
         continue;
       }
       const std::string name(splits.key(i).AsString(path_ + ": name of a split"));
-      const std::vector<std::string> ids = KeptIds(splits.value(i), name);
+      const std::vector<std::string> ids = KeptIds(name);
       if (ids.empty() && splits.value(i).size() > 0) {
         if (std::find(asked_.begin(), asked_.end(), name) != asked_.end()) {
           throw Error("not one clip of split '" + name + "' would be left", path_,
@@ -442,7 +443,11 @@ class Cleaner {
         continue;
       }
       copier_.Copy(key);
-      copier_.Copy(annotation.value(i));
+      if (name == "label" && result_.labels_from_one) {
+        writer_.Int(annotation.value(i).AsInt("label") - 1);
+      } else {
+        copier_.Copy(annotation.value(i));
+      }
     }
     if (changed) WriteJoints(joints);
     if (treatment.turn) WriteImageShape(clip.width, clip.height);

@@ -11,7 +11,9 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "dataset/bad_share.h"
 #include "dataset/packed_store.h"
+#include "dataset/worker_threads.h"
 #include "files/error.h"
 #include "files/mapped_file.h"
 #include "files/publish.h"
@@ -107,7 +109,11 @@ class ClipMaker {
     if (cv::getNumThreads() > 1) cv::setNumThreads(0);
     const int threads = std::max(1, request.threads);
     most_held_ = 4 * static_cast<size_t>(threads);
-    for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
+    if (StartThreads(
+            threads, [this] { Work(); }, &threads_) > 0)
+      return;
+    throw ResourceError("the system starts no thread to pack clips with", "--threads",
+                        "allow more processes (ulimit -u, or the limit of the control group)");
   }
   ~ClipMaker() {
     {
@@ -344,8 +350,9 @@ class Packing {
   void RecordFailure(size_t entry, const std::string& reason) {
     places_[entry].failure = reason;
     report_.failed.push_back({request_.set->samples[entry].id, reason});
-    const double share = static_cast<double>(report_.failed.size()) / static_cast<double>(clips());
-    if (share <= request_.max_bad_share) return;
+    const auto bad = static_cast<int64_t>(report_.failed.size());
+    const auto all = static_cast<int64_t>(clips());
+    if (bad < all && !TooManyBad(bad, all, request_.max_bad_share)) return;
     constexpr size_t kListed = 20;
     std::string list;
     for (size_t i = 0; i < std::min(kListed, report_.failed.size()); ++i) {

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "dataset/synthetic_scene.h"
+#include "dataset/worker_threads.h"
 #include "files/error.h"
 #include "files/pickle.h"
 #include "files/publish.h"
@@ -210,8 +211,9 @@ std::vector<ClipAnnotation> MakeAll(const SyntheticOptions& options, const std::
     }
   };
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  std::vector<std::thread> threads(options.threads > 0 ? options.threads : cores);
-  for (std::thread& thread : threads) thread = std::thread(work);
+  std::vector<std::thread> threads;
+  StartThreads((options.threads > 0 ? options.threads : cores) - 1, work, &threads);
+  work();
   for (std::thread& thread : threads) thread.join();
   if (failure) std::rethrow_exception(failure);
   return annotations;

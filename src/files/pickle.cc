@@ -8,6 +8,38 @@
 
 namespace kinefit {
 
+namespace {
+
+// What files called .pkl are now and then instead, said before their bytes are taken for opcodes.
+void RefuseOtherFormats(std::string_view bytes, const std::string& path) {
+  const auto begins = [&](std::string_view start) {
+    return bytes.substr(0, start.size()) == start;
+  };
+  const size_t first = bytes.substr(0, 64).find_first_not_of(" \t\r\n");
+  const char letter = first == std::string_view::npos ? '\0' : bytes[first];
+  if (bytes.empty()) throw Error("the file is empty (0 bytes)", path, "copy or make it again");
+  if (begins("\x1f\x8b")) {
+    throw Error("not a pickle, but a file packed with gzip", path, "unpack it: gunzip FILE");
+  }
+  if (begins("PK\x03\x04")) {
+    throw Error("not a pickle, but a zip archive (torch.save or numpy.savez?)", path,
+                "save it in Python with pickle.dump(annotations, file)");
+  }
+  if (begins("\x89HDF")) {
+    throw Error("not a pickle, but an HDF5 file", path,
+                "save it in Python with pickle.dump(annotations, file)");
+  }
+  if (begins("version https://git-lfs")) {
+    throw Error("not a pickle, but a pointer of Git LFS", path, "fetch the file: git lfs pull");
+  }
+  if (letter == '{' || letter == '[') {
+    throw Error("not a pickle, but JSON", path,
+                "poses as JSON are read by `kinefit data import`; annotations are pickles");
+  }
+}
+
+}  // namespace
+
 const char* PickleKindName(PickleKind kind) {
   switch (kind) {
     case PickleKind::kNone:
@@ -76,8 +108,12 @@ bool PickleValue::is_sequence() const {
 }
 
 void PickleValue::WrongType(const std::string& what, const char* wanted) const {
-  std::string found = PickleKindName(kind());
   const std::string type = TypeName();
+  if (type.rfind("torch._utils._rebuild_", 0) == 0 || type.rfind("torch.", 0) == 0) {
+    throw Error("expected " + std::string(wanted) + ", found a tensor of PyTorch", what,
+                "save arrays of numpy instead: tensor.cpu().numpy()");
+  }
+  std::string found = PickleKindName(kind());
   if (!type.empty()) found += " " + type;
   throw Error("expected " + std::string(wanted) + ", found " + found, what,
               "docs/formats/annotation.md says what an annotation holds");
@@ -171,7 +207,9 @@ Pickle& Pickle::operator=(Pickle&&) noexcept = default;
 Pickle::~Pickle() = default;
 
 Pickle Pickle::Load(const std::string& path, const PickleLimits& limits) {
-  return Parse(ReadFile(path), path, limits);
+  std::string bytes = ReadFile(path);
+  RefuseOtherFormats(bytes, path);
+  return Parse(std::move(bytes), path, limits);
 }
 
 }  // namespace kinefit

@@ -14,6 +14,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include "dataset/bad_share.h"
+#include "dataset/worker_threads.h"
 #include "files/error.h"
 #include "loader/device_heatmaps.h"
 #include "random/stream.h"
@@ -121,13 +123,13 @@ struct Loader::State {
   bool started = false;
   std::vector<BadClip> bad_clips;
   std::unordered_set<std::string> bad_ids;
-  int64_t bad_count = 0;  // a clip that repeats counts each time
   double wait_seconds = 0;
 
   std::mutex mutex;  // guards what follows
   std::condition_variable work;
   std::condition_variable ready;
   bool stop = false;
+  std::exception_ptr broken;  // what ended a worker
   int64_t epoch = 0;
   std::vector<int64_t> order;               // [sampler.samples()] index into the dataset
   MicroBatches batches;                     // of the epoch under way
@@ -159,9 +161,13 @@ void Loader::State::StartWorkers() {
   // One clip per worker is all the parallelism there is; OpenCV's own threads would only get in
   // its way.
   if (cv::getNumThreads() > 1) cv::setNumThreads(0);
-  for (int64_t i = 0; i < std::max<int64_t>(config.data.workers, 1); ++i) {
-    workers.emplace_back([this] { Work(); });
-  }
+  const int64_t wanted = std::max<int64_t>(config.data.workers, 1);
+  // Fewer will do, and be slower.
+  if (StartThreads(
+          wanted, [this] { Work(); }, &workers) > 0)
+    return;
+  throw ResourceError("the system starts no thread to read clips with", "data.workers",
+                      "allow more processes (ulimit -u, or the limit of the control group)");
 }
 
 Loader::State::~State() {
@@ -178,7 +184,14 @@ void Loader::State::Work() {
   for (;;) {
     work.wait(lock, [this] { return stop || CanClaim(); });
     if (stop) return;
-    const Claim claim = TakePlace();
+    Claim claim;
+    try {
+      claim = TakePlace();
+    } catch (...) {  // no memory even for a place; whoever waits for a batch is told
+      broken = std::current_exception();
+      ready.notify_all();
+      return;
+    }
     if (claim.slot->unfinished == 0) {  // no memory for the batch, or no place in it
       ready.notify_all();
       continue;
@@ -265,7 +278,8 @@ void Loader::State::Fill(const Claim& claim) {
 std::shared_ptr<Slot> Loader::State::AwaitSlot() {
   const auto begin = std::chrono::steady_clock::now();
   std::unique_lock<std::mutex> lock(mutex);
-  ready.wait(lock, [this] { return !slots.empty() && slots.front()->unfinished == 0; });
+  ready.wait(lock, [this] { return broken || (!slots.empty() && slots.front()->unfinished == 0); });
+  if (broken) std::rethrow_exception(broken);
   wait_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   std::shared_ptr<Slot> slot = std::move(slots.front());
   slots.pop_front();
@@ -281,13 +295,11 @@ void Loader::State::RecordBadClips(const Slot& slot) {
   for (size_t place = 0; place < slot.reasons.size(); ++place) {
     if (slot.reasons[place].empty()) continue;
     const std::string& id = dataset.samples[static_cast<size_t>(slot.samples[place])].id;
-    ++bad_count;
     if (bad_ids.insert(id).second) bad_clips.push_back({id, slot.reasons[place]});
   }
-  if (static_cast<double>(bad_count) <=
-      config.data.max_bad_share * static_cast<double>(sampler.samples())) {
-    return;
-  }
+  const auto bad_count = static_cast<int64_t>(bad_clips.size());
+  const auto all = static_cast<int64_t>(dataset.samples.size());
+  if (bad_count < all && !TooManyBad(bad_count, all, config.data.max_bad_share)) return;
   constexpr size_t kListed = 20;
   std::string list;
   for (size_t i = 0; i < std::min(bad_clips.size(), kListed); ++i) {
@@ -296,7 +308,7 @@ void Loader::State::RecordBadClips(const Slot& slot) {
   if (bad_clips.size() > kListed) {
     list += "\n    and " + std::to_string(bad_clips.size() - kListed) + " more";
   }
-  throw Error(std::to_string(bad_count) + " of the epoch's " + std::to_string(sampler.samples()) +
+  throw Error(std::to_string(bad_count) + " of the " + std::to_string(all) +
                   " clips cannot be used so far:" + list,
               "",
               "repair or remove them, or raise data.max_bad_share (now " +
@@ -328,7 +340,6 @@ void Loader::Start(LoaderPosition position) {
   s.started = true;
   s.bad_clips.clear();
   s.bad_ids.clear();
-  s.bad_count = 0;
   s.wait_seconds = 0;
   {
     const std::lock_guard<std::mutex> lock(s.mutex);

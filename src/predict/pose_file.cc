@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "convert/pose_source.h"
 #include "dataset/annotations.h"
 #include "files/error.h"
 #include "files/npy.h"
@@ -197,12 +198,63 @@ int64_t WantedJoints(const Config& config) {
   return config.model.pose.in_channels - (heatmap.with_limbs ? limbs : 0);
 }
 
+// What pose estimators write, through the code that imports it.
+PoseFile ReadDetected(const std::string& path, const std::string& clip, int64_t wanted,
+                      int64_t video_frames) {
+  constexpr int64_t kPersons = 2;
+  constexpr int64_t kBody = 17;
+  namespace fs = std::filesystem;
+  const std::string folder = fs::path(path).parent_path().string();
+  const PoseSource source(folder.empty() ? "." : folder, 0);
+  DetectedPoses poses = source.Read(path, Stem(clip));
+  if (poses.detections.empty()) throw Error("the pose file holds no pose", path, "name another");
+  if (wanted == kBody) KeepBody(&poses);
+  if (video_frames > 0 && CountFromOne(poses, video_frames)) {
+    for (Detection& detection : poses.detections) --detection.frame;
+    --poses.frames;
+  }
+  FollowTracks(&poses);
+  // Frames behind the last one in which somebody was found are in the file of few estimators.
+  const int64_t frames = std::max(poses.frames, video_frames);
+  return {Stem(path), PersonsOf(poses, 0, frames, kPersons), poses.width, poses.height};
+}
+
+// Shares of the image's size would all be drawn in one corner.
+void RefuseShares(const PoseFile& file, const std::string& path) {
+  bool fractions = false;
+  for (size_t i = 0; i < file.pose.score.size(); ++i) {
+    if (file.pose.score[i] <= 0) continue;
+    for (const float value : {file.pose.xy[2 * i], file.pose.xy[2 * i + 1]}) {
+      if (value < -1 || value > 2) return;
+      fractions = fractions || value != std::floor(value);
+    }
+  }
+  if (!fractions) return;
+  throw Error("all joints lie between 0 and 1: they are shares of the image's size, not pixels",
+              path, "multiply x by the image's width and y by its height");
+}
+
 }  // namespace
 
-PoseFile ReadPoseFile(const std::string& path, const std::string& clip, const Config& config) {
-  const bool npz = std::filesystem::path(path).extension() == ".npz";
-  PoseFile file = npz ? ReadNpzPose(path) : ReadPicklePose(path, clip, config);
+std::string FindPoseFile(const std::string& video) {
+  const std::filesystem::path path(video);
+  const std::string folder = path.parent_path().string();
+  return PoseSource(folder.empty() ? "." : folder, 0).Find(path.stem().string());
+}
+
+PoseFile ReadPoseFile(const std::string& path, const std::string& clip, const Config& config,
+                      int64_t video_frames) {
+  const std::string extension = std::filesystem::path(path).extension().string();
   const int64_t wanted = WantedJoints(config);
+  PoseFile file;
+  if (extension == ".npz") {
+    file = ReadNpzPose(path);
+  } else if (extension == ".pkl" || extension == ".pickle") {
+    file = ReadPicklePose(path, clip, config);
+  } else {
+    file = ReadDetected(path, clip, wanted, video_frames);
+  }
+  RefuseShares(file, path);
   if (wanted >= 0 && file.pose.joints != wanted) {
     throw Error("the poses have " + std::to_string(file.pose.joints) +
                     " joints, the network was trained on " + std::to_string(wanted),

@@ -65,14 +65,17 @@ void CheckFrames(const PoseFile& file, const std::string& pose_path, const Video
 }
 
 // The clip as the pipeline wants it, from whichever of the two files there are.
-Sample MakeSample(const std::string& video, const std::string& pose_file, const Config& config) {
+Sample MakeSample(const std::string& video, std::string pose_file, const Config& config) {
+  if (config.model.has_pose() && pose_file.empty() && !video.empty()) {
+    pose_file = FindPoseFile(video);
+  }
   if (config.model.has_rgb() && video.empty()) {
     throw Error("the network has an RGB stream, but no video is given", "",
                 "give the video as the second argument");
   }
   if (config.model.has_pose() && pose_file.empty()) {
     throw Error("the network has a pose stream, but no poses are given", "",
-                "give an annotation pickle or a .npz with --pose");
+                "give the pose file with --pose, or put it beside the video under the same name");
   }
   Sample sample;
   sample.video = video;
@@ -86,7 +89,7 @@ Sample MakeSample(const std::string& video, const std::string& pose_file, const 
     sample.pose.frames = info.frames;
   }
   if (pose_file.empty()) return sample;
-  PoseFile file = ReadPoseFile(pose_file, sample.id, config);
+  PoseFile file = ReadPoseFile(pose_file, sample.id, config, info.frames);
   // Without an RGB stream the video only says how large the image is, and frames without a
   // detection may have been left out of the poses.
   if (!video.empty() && (config.model.has_rgb() || file.pose.frames > info.frames))

@@ -11,6 +11,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "config/options.h"
+#include "dataset/bad_share.h"
 #include "files/error.h"
 #include "files/publish.h"
 #include "memory/cpu_allocator.h"
@@ -488,15 +489,12 @@ void TrainingRun::CollectBadClips() {
 }
 
 void TrainingRun::CheckBadClips() const {
-  const double limit =
-      config_.data.max_bad_share * static_cast<double>(identity_.samples_per_epoch);
-  // A clip that is bad is bad each time it comes up.
-  const auto count = static_cast<int64_t>(state_.bad_clips.size()) * config_.data.repeat;
-  if (static_cast<double>(count) <= limit) return;
-  throw Error(
-      std::to_string(count) + " of " + std::to_string(identity_.samples_per_epoch) +
-          " clips of this epoch cannot be used; the first: " + state_.bad_clips.front().reason,
-      state_.bad_clips.front().id, "repair the data, or raise data.max_bad_share");
+  const auto bad = static_cast<int64_t>(state_.bad_clips.size());
+  const auto all = static_cast<int64_t>(train_set_.samples.size());
+  if (bad < all && !TooManyBad(bad, all, config_.data.max_bad_share)) return;
+  throw Error(std::to_string(bad) + " of " + std::to_string(all) +
+                  " clips cannot be used; the first: " + state_.bad_clips.front().reason,
+              state_.bad_clips.front().id, "repair the data, or raise data.max_bad_share");
 }
 
 // Saves before validating, so that no training is lost with a validation that is cut off.

@@ -15,6 +15,8 @@ extern "C" {
 #include <memory>
 #include <string>
 
+#include "files/error.h"
+
 namespace kinefit {
 
 struct FrameDeleter {
@@ -56,6 +58,12 @@ inline std::string FfmpegMessage(int code) {
   char text[AV_ERROR_MAX_STRING_SIZE] = {};
   av_strerror(code, text, sizeof text);
   return text;
+}
+
+// What FFmpeg could not allocate is null. Throws ResourceError, naming the file, unless `there`.
+inline void RequireAllocated(bool there, const std::string& path) {
+  if (there) return;
+  throw ResourceError("FFmpeg gets no memory", path, "free some, or allow the process more");
 }
 
 // Every problem FFmpeg logs reaches the caller as an Error; its own lines would tear the progress

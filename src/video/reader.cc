@@ -93,6 +93,8 @@ class FrameDecoder {
   int shown_width() const { return orientation_.transpose ? height_ : width_; }
   int shown_height() const { return orientation_.transpose ? width_ : height_; }
   double fps() const;
+  // When the frame last returned is shown, in seconds; false if the file does not say.
+  bool Time(double* seconds) const;
   // Saves time where pictures are not looked at.
   void SkipLoopFilter() { codec_->skip_loop_filter = AVDISCARD_ALL; }
 
@@ -127,6 +129,7 @@ class FrameDecoder {
 
 FrameDecoder::FrameDecoder(const std::string& path) : path_(path) {
   SilenceFfmpeg();
+  RequireAllocated(packet_ && frame_, path);
   CheckIsReadableFile(path);
   OpenFile();
   OpenStream();
@@ -155,6 +158,7 @@ void FrameDecoder::OpenFile() {
   file_.reset(file);
 
   AVFormatContext* input = avformat_alloc_context();
+  RequireAllocated(input != nullptr, path_);
   input->pb = file;
   // Some formats (playlists, concat scripts) name other files and addresses. A video is one file.
   AVDictionary* options = nullptr;
@@ -190,7 +194,9 @@ void FrameDecoder::OpenStream() {
   }
   CheckSize(stream_->codecpar->width, stream_->codecpar->height);
   codec_.reset(avcodec_alloc_context3(decoder));
-  avcodec_parameters_to_context(codec_.get(), stream_->codecpar);
+  RequireAllocated(codec_ != nullptr, path_);
+  code = avcodec_parameters_to_context(codec_.get(), stream_->codecpar);
+  if (code < 0) throw Error("video cannot be decoded: " + FfmpegMessage(code), path_, kReencode);
   codec_->thread_count = 1;
   codec_->max_pixels = kMaxPixels;
   // An H.264 stream that does not declare its reordering depth would otherwise lose frames while
@@ -228,6 +234,12 @@ double FrameDecoder::fps() const {
   const AVRational rate =
       stream_->avg_frame_rate.num > 0 ? stream_->avg_frame_rate : stream_->r_frame_rate;
   return rate.num > 0 && rate.den > 0 ? av_q2d(rate) : 0;
+}
+
+bool FrameDecoder::Time(double* seconds) const {
+  if (frame_->best_effort_timestamp == AV_NOPTS_VALUE) return false;
+  *seconds = static_cast<double>(frame_->best_effort_timestamp) * av_q2d(stream_->time_base);
+  return true;
 }
 
 // Gives the decoder one more packet, or the end-of-stream signal.
@@ -329,7 +341,9 @@ cv::Mat FrameDecoder::ToRgb() {
   }
   uint8_t* planes[4] = {rgb.data, nullptr, nullptr, nullptr};
   const int strides[4] = {static_cast<int>(rgb.step), 0, 0, 0};
-  sws_scale(scaler_.get(), frame_->data, frame_->linesize, 0, height_, planes, strides);
+  const int rows =
+      sws_scale(scaler_.get(), frame_->data, frame_->linesize, 0, height_, planes, strides);
+  if (rows != height_) throw Error("a frame cannot be converted to RGB", FrameName(), kReencode);
 
   cv::Mat shown;
   if (orientation_.transpose) {
@@ -358,6 +372,7 @@ bool FrameDecoder::CollectPackets(std::vector<PacketPtr>* packets,
   int64_t bytes = 0;
   for (;;) {
     PacketPtr packet(av_packet_alloc());
+    RequireAllocated(packet != nullptr, path_);
     const int code = av_read_frame(input_.get(), packet.get());
     if (code == AVERROR_EOF && file_->error >= 0) return true;
     if (code < 0) return false;
@@ -434,10 +449,21 @@ cv::Mat FrameDecoder::Frame(int64_t number) {
 
 }  // namespace
 
-VideoInfo ProbeVideo(const std::string& path) {
+VideoInfo ProbeVideo(const std::string& path, std::vector<double>* times) {
   FrameDecoder decoder(path);
   decoder.SkipLoopFilter();
+  if (times != nullptr) times->clear();
+  bool timed = times != nullptr;
   while (decoder.Next() != nullptr) {
+    double time = 0;
+    timed = timed && decoder.Time(&time) && (times->empty() || time > times->back());
+    if (timed) times->push_back(time);
+  }
+  if (timed && !times->empty()) {
+    const double first = times->front();
+    for (double& time : *times) time -= first;
+  } else if (times != nullptr) {
+    times->clear();
   }
   if (decoder.count() == 0) {
     throw Error("video stream holds no frame that can be decoded", path, kReencode);
@@ -448,6 +474,17 @@ VideoInfo ProbeVideo(const std::string& path) {
   info.height = decoder.shown_height();
   info.fps = decoder.fps();
   return info;
+}
+
+bool OpensAsVideo(const std::string& path) {
+  try {
+    const FrameDecoder decoder(path);
+    return true;
+  } catch (const ResourceError&) {
+    throw;
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 namespace {

@@ -16,8 +16,13 @@ struct VideoInfo {
   double fps = 0;  // average; for display only
 };
 
-// Throws Error naming the file if it is missing, truncated or has no video stream.
-VideoInfo ProbeVideo(const std::string& path);
+// Throws Error naming the file if it is missing, truncated or has no video stream. `times`, if
+// given, becomes when each frame is shown, in seconds from the first one, ascending; empty where
+// the file does not say it of every frame.
+VideoInfo ProbeVideo(const std::string& path, std::vector<double>* times = nullptr);
+
+// Whether FFmpeg opens the file and finds a video in it; nothing is decoded.
+bool OpensAsVideo(const std::string& path);
 
 // Decodes the frames with the given numbers (0-based, in decoding-for-display order; any order,
 // repeats allowed) as RGB, CV_8UC3, display rotation applied. Frame numbers are exact whatever the

@@ -53,6 +53,7 @@ void VideoWriter::State::OpenEncoder(int width, int height, double fps, int crf,
                 "install libavcodec-extra or Debian's libavcodec59");
   }
   codec.reset(avcodec_alloc_context3(encoder));
+  RequireAllocated(codec != nullptr, path);
   codec->width = width;
   codec->height = height;
   codec->pix_fmt = AV_PIX_FMT_YUV420P;
@@ -103,7 +104,8 @@ std::string VideoWriter::State::TakeBytes() {
   uint8_t* data = nullptr;
   const int size = avio_close_dyn_buf(output->pb, &data);
   output->pb = nullptr;
-  std::string bytes(reinterpret_cast<const char*>(data), size);
+  std::string bytes;
+  if (data != nullptr && size > 0) bytes.assign(reinterpret_cast<const char*>(data), size);
   av_free(data);
   return bytes;
 }
@@ -113,6 +115,7 @@ VideoWriter::VideoWriter(const std::string& path, int width, int height, double 
     : state_(std::make_unique<State>()) {
   SilenceFfmpeg();
   state_->path = path;
+  RequireAllocated(state_->picture && state_->packet, path);
   if (width <= 0 || height <= 0 || width % 2 != 0 || height % 2 != 0) {
     throw Error("H.264 video needs an even picture size, not " + std::to_string(width) + "x" +
                     std::to_string(height),
@@ -125,6 +128,7 @@ VideoWriter::VideoWriter(const std::string& path, int width, int height, double 
   state_->OpenOutput();
   state_->scaler.reset(sws_getContext(width, height, AV_PIX_FMT_RGB24, width, height,
                                       AV_PIX_FMT_YUV420P, SWS_BILINEAR, nullptr, nullptr, nullptr));
+  RequireAllocated(state_->scaler != nullptr, path);
   state_->picture->format = AV_PIX_FMT_YUV420P;
   state_->picture->width = width;
   state_->picture->height = height;
@@ -144,7 +148,9 @@ void VideoWriter::Write(const cv::Mat& frame) {
   state_->Check(av_frame_make_writable(picture), "allocating a picture");
   const uint8_t* planes[4] = {frame.data, nullptr, nullptr, nullptr};
   const int strides[4] = {static_cast<int>(frame.step), 0, 0, 0};
-  sws_scale(state_->scaler.get(), planes, strides, 0, frame.rows, picture->data, picture->linesize);
+  const int rows = sws_scale(state_->scaler.get(), planes, strides, 0, frame.rows, picture->data,
+                             picture->linesize);
+  if (rows != frame.rows) throw Error("a frame cannot be converted for encoding", state_->path);
   picture->pts = state_->count++;
   state_->Encode(picture);
 }
