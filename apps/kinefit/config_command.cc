@@ -25,8 +25,10 @@ void AddConfigCommand(CLI::App& app, int* exit_code) {
 
   CLI::App* keys =
       command->add_subcommand("keys", "list every option with its range, default and meaning");
-  keys->callback([exit_code] {
-    std::fputs(DescribeOptions().c_str(), stdout);
+  auto prefix = std::make_shared<std::string>();
+  keys->add_option("prefix", *prefix, "only keys that begin with this, such as train.optimizer");
+  keys->callback([prefix, exit_code] {
+    std::fputs(DescribeOptions(*prefix).c_str(), stdout);
     *exit_code = kExitOk;
   });
 }

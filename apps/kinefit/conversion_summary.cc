@@ -29,6 +29,9 @@ void PrintConversion(const ConversionReport& report, const std::string& out) {
     std::cout << (i == 0 ? " " : ", ") << report.splits[i].first << " " << report.splits[i].second;
   }
   std::cout << "\n  include = \"" << report.include << "\"\n";
+  if (report.next.empty()) return;
+  std::cout << "next:\n";
+  for (const std::string& command : report.next) std::cout << "  " << command << "\n";
 }
 
 }  // namespace kinefit

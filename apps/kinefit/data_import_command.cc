@@ -48,7 +48,7 @@ void AddDataImportCommand(CLI::App& data, int* exit_code) {
       ->add_option("source", options->source,
                    "folder with one folder of videos per class, or a manifest (.csv, .json)")
       ->required();
-  import->add_option("--out", options->out, "folder to write into")->required();
+  import->add_option("-o,--out", options->out, "folder to write into")->required();
   import->add_option("--pose", options->pose,
                      "folder of the pose files, arranged as the videos, or an annotation pickle; "
                      "default: beside the videos");

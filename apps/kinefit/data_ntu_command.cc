@@ -33,9 +33,9 @@ void AddDataNtuCommand(CLI::App& data, int* exit_code) {
       ->required();
   ntu->add_option("--rgb", options->rgb,
                   "folder of SsssCcccPpppRrrrAaaa_rgb.avi; without it, for pose networks only");
-  ntu->add_option("--out", options->out, "folder to write into; run again, it continues")
+  ntu->add_option("-o,--out", options->out, "folder to write into; run again, it continues")
       ->required();
-  ntu->add_option("--set", *set, "which of the two sets")
+  ntu->add_option("--edition", *set, "which of the two sets")
       ->check(CLI::IsMember({60, 120}))
       ->capture_default_str();
   ntu->add_option("--threads", options->threads, "0: one per core")

@@ -187,7 +187,7 @@ void AddDataShowCommand(CLI::App& data, int* exit_code) {
       "show", "draw what the network sees of one clip: skeleton, crops, heatmaps, augmentation");
   AddConfigArguments(show, &arguments->config);
   show->add_option("id", arguments->id, "of the clip: frame_dir of its annotation")->required();
-  show->add_option("--out", arguments->out, "the picture (PNG)")->required();
+  show->add_option("-o,--out", arguments->out, "the picture (PNG)")->required();
   show->add_option("--phase", arguments->phase, "train: augmented as in training; test: centred")
       ->check(CLI::IsMember({"train", "test"}))
       ->capture_default_str();

@@ -100,7 +100,7 @@ void AddForwardCommand(CLI::App& app, int* exit_code) {
                    ".npz with `imgs` [N,3,T,H,W] and/or `heatmap_imgs` [N,C,T,H,W], float")
       ->required();
   command
-      ->add_option("-o,--output", arguments->output,
+      ->add_option("-o,--out,--output", arguments->output,
                    ".npz to write: logits_rgb, logits_pose, logits_fused, feature_rgb, "
                    "feature_pose, as far as the network has them")
       ->required();

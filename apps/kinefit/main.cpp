@@ -1,5 +1,6 @@
 #include <c10/util/Exception.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -11,7 +12,9 @@
 #include <iostream>
 #include <new>
 #include <string>
+#include <vector>
 
+#include "apps/kinefit/command_line_error.h"
 #include "apps/kinefit/commands.h"
 #include "apps/kinefit/version.h"
 #include "files/error.h"
@@ -64,6 +67,15 @@ void SetUpLibraries(char** argv) {
   execv(path, argv);  // returns only if it failed; then it is merely slower
 }
 
+// Started with a closed standard file (`>&-`), the next file opened would take its number, and what
+// is printed would go into it: a launcher's ranks lost their output that way.
+void KeepStandardFilesOpen() {
+  for (int file = 0; file <= 2; ++file) {
+    if (fcntl(file, F_GETFD) != -1 || errno != EBADF) continue;
+    if (open("/dev/null", O_RDWR) < 0) return;  // the lowest free number, which is `file`
+  }
+}
+
 int Run(int argc, char** argv) {
   InstallCpuAllocator();  // before the first tensor
   CLI::App app(
@@ -90,7 +102,8 @@ int Run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kExitOk : kExitBadInput;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    throw CommandLineError(app, error, std::vector<std::string>(argv + 1, argv + argc));
   }
   return exit_code;
 }
@@ -133,6 +146,7 @@ int ReportException(const std::exception_ptr& exception, std::string* reason) {
 }  // namespace kinefit
 
 int main(int argc, char** argv) {
+  kinefit::KeepStandardFilesOpen();
   kinefit::SetUpLibraries(argv);
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of the write, with a message
   try {

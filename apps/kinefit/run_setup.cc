@@ -103,7 +103,7 @@ int Ranks::Run(const std::function<int()>& work) {
 
 void ApplyMemoryBudget(Config& config, int64_t ranks) {
   if (ranks > 1 && config.device == "cpu" && config.memory.budget.empty()) {
-    config.memory.budget = std::to_string(DefaultBudget(config) / ranks);
+    config.memory.budget = std::to_string(DefaultBudget(config) / ranks) + "B";
   }
   ApplyMemoryBudget(config);
 }

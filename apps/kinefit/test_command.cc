@@ -1,12 +1,15 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 
 #include "apps/kinefit/commands.h"
 #include "apps/kinefit/run_setup.h"
+#include "apps/kinefit/start_table.h"
 #include "apps/kinefit/summary.h"
+#include "checkpoint/checkpoint.h"
 #include "config/load.h"
 #include "config/validate.h"
 #include "dataset/annotations.h"
@@ -55,6 +58,11 @@ int TestOnRank(const Arguments& arguments, const Config& config, Group& group) {
   }
   const std::unique_ptr<Network> network = MakeNetwork(config.model, NetworkOptions(config));
   LoadTrainedWeights(*network, arguments.checkpoint, arguments.allow_nonfinite);
+  if (group.leads()) {
+    std::cout << StartTable(config, *network, {{"split \"" + split + "\"", &dataset}},
+                            group.world(), /*trains=*/false)
+              << "\n";
+  }
 
   const int64_t clips = arguments.clips > 0 ? arguments.clips : config.eval.test_clips;
   const bool flip = arguments.flip || config.eval.flip;
@@ -85,8 +93,24 @@ int TestOnRank(const Arguments& arguments, const Config& config, Group& group) {
   return kExitOk;
 }
 
-int RunTest(const Arguments& arguments) {
-  LoadedConfig loaded = LoadConfig(arguments.config.path, arguments.config.overrides);
+// The configuration: a file, or, where a checkpoint is given alone, the one in it.
+LoadedConfig LoadTestConfig(Arguments* arguments) {
+  ConfigArguments& config = arguments->config;
+  if (!arguments->checkpoint.empty()) return LoadConfig(config.path, config.overrides);
+  if (std::filesystem::path(config.path).extension() == ".toml") {
+    throw Error("no checkpoint is given", config.path, "name it behind the configuration");
+  }
+  arguments->checkpoint = config.path;
+  for (const auto& [key, value] : ReadCheckpoint(config.path)) {
+    const std::string origin = config.path + ": config";
+    if (key == "config") return LoadConfigText(value.AsString(origin), origin, config.overrides);
+  }
+  throw Error("the checkpoint holds no configuration, so it was not written by kinefit",
+              config.path, "give a configuration before it: kinefit test CONFIG CHECKPOINT");
+}
+
+int RunTest(Arguments arguments) {
+  LoadedConfig loaded = LoadTestConfig(&arguments);
   Config& config = loaded.config;
   const RankEnvironment environment = ReadRankEnvironment();
   ChooseDevice(environment, &config);
@@ -103,8 +127,9 @@ void AddTestCommand(CLI::App& app, int* exit_code) {
   CLI::App* command = app.add_subcommand(
       "test", "evaluate a checkpoint: per stream and fused, per class, confusion matrix, scores");
   AddConfigArguments(command, &arguments->config);
-  command->add_option("checkpoint", arguments->checkpoint, "weights to evaluate (.pth)")
-      ->required();
+  command->get_option("config")->description(
+      "configuration file (TOML); may be left out for a checkpoint that kinefit wrote");
+  command->add_option("checkpoint", arguments->checkpoint, "weights to evaluate (.pth)");
   command
       ->add_option("-k,--clips", arguments->clips,
                    "clips per sample, averaged (default: eval.test_clips)")

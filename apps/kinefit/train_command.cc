@@ -1,14 +1,18 @@
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <optional>
 
 #include "apps/kinefit/commands.h"
 #include "apps/kinefit/run_setup.h"
+#include "apps/kinefit/start_table.h"
 #include "config/load.h"
 #include "config/options.h"
 #include "config/toml_tree.h"
@@ -18,6 +22,7 @@
 #include "evaluate/evaluate.h"
 #include "evaluate/results.h"
 #include "files/error.h"
+#include "memory/bytes.h"
 #include "memory/format_plan.h"
 #include "memory/plan.h"
 #include "model/network.h"
@@ -31,13 +36,13 @@
 namespace kinefit {
 namespace {
 
-volatile bool g_interrupted = false;
-volatile std::sig_atomic_t g_signal = 0;
+std::atomic<bool> g_interrupted{false};
+std::atomic<int> g_signal{0};
 
 // Whether a launcher watches this process. It passes signals on, and ends the ranks itself at its
 // second one; a rank that got one and the same signal twice, from the launcher and from whoever
 // signals whole groups of processes (systemd, Slurm), must not end before it has saved.
-volatile bool g_launched = false;
+std::atomic<bool> g_launched{false};
 
 // The first signal asks for a checkpoint after the current step; a second one of the same kind
 // ends the process at once, as it would have without this handler.
@@ -75,23 +80,33 @@ class RunReporter : public TrainObserver {
 
   void OnMessage(const std::string& text) override {
     progress_.Message(text);
-    if (log_ != nullptr) log_->Message(text);
+    Log([&] { log_->Message(text); });
   }
   void OnStep(const StepReport& report) override {
     const ProgressStep step = ToProgress(report);
     progress_.Step(step);
-    if (log_ != nullptr) log_->Step(step);
+    Log([&] { log_->Step(step); });
   }
   void OnValidation(int64_t epoch, const ValidationResult& result, bool best) override {
-    std::string text = "epoch " + std::to_string(epoch + 1) + " validation: fused top-1 " +
+    int streams = 0;
+    double loss = 0;
+    for (const auto& [name, value] : result.metrics) {
+      streams += name.rfind("top1/", 0) == 0 && name != "top1/fused" ? 1 : 0;
+      if (name == "loss/fused") loss = value;
+    }
+    std::string text = "epoch " + std::to_string(epoch + 1) +
+                       " validation: " + (streams > 1 ? "fused " : "") + "top-1 " +
                        FormatPercent(result.fused_top1);
     for (const auto& [name, value] : result.metrics) {
-      if (name.rfind("top1/", 0) == 0 && name != "top1/fused") {
+      if (streams > 1 && name.rfind("top1/", 0) == 0 && name != "top1/fused") {
         text += ", " + name.substr(5) + " " + FormatPercent(value);
       }
     }
+    char number[32];
+    std::snprintf(number, sizeof number, ", loss %.4f", loss);
+    if (loss > 0) text += number;
     progress_.Message(text + (best ? " (best so far)" : ""));
-    if (log_ != nullptr) log_->Validation(epoch, result.metrics, best);
+    Log([&] { log_->Validation(epoch, result.metrics, best); });
   }
   void OnBadClips(int64_t epoch, const std::vector<BadClip>& clips, int64_t samples) override {
     if (clips.empty()) return;
@@ -102,15 +117,28 @@ class RunReporter : public TrainObserver {
       progress_.Message("  " + clip.id + ": " + clip.reason);
       named.emplace_back(clip.id, clip.reason);
     }
-    if (log_ != nullptr) log_->BadClips(epoch, named, samples);
+    Log([&] { log_->BadClips(epoch, named, samples); });
   }
   void OnCheckpoint(const std::string& path) override {
-    if (log_ != nullptr) log_->Checkpoint(path);
+    Log([&] { log_->Checkpoint(path); });
   }
 
  private:
+  // The run is worth more than a line of its log: it goes on without, and says so once.
+  void Log(const std::function<void()>& write) {
+    if (log_ == nullptr || log_failed_) return;
+    try {
+      write();
+    } catch (const Error& error) {
+      log_failed_ = true;
+      progress_.Message(std::string(error.problem()) + " (" + error.where() +
+                        "); training goes on without it");
+    }
+  }
+
   Progress& progress_;
   JsonLog* log_;  // may be null
+  bool log_failed_ = false;
 };
 
 void ReportRejected(const Dataset& dataset, const std::string& what, double max_share,
@@ -159,6 +187,11 @@ void PlanMemory(Config& config, int64_t world, RunReporter& reporter) {
                     : "set memory.plan = \"auto\", or see `kinefit plan` for what would fit");
   }
   reporter.OnMessage(PlanParagraph(report));
+  const int64_t free = MachineLimits().free;
+  if (config.device == "cpu" && !config.memory.budget.empty() && request.budget > free) {
+    reporter.OnMessage("the budget of " + FormatAmount(request.budget) + " is more than the " +
+                       FormatAmount(free) + " that is free here now; the rest is in use by others");
+  }
   Apply(report.plans[static_cast<size_t>(report.chosen)], &config);
 }
 
@@ -208,11 +241,12 @@ Validator MakeValidator(const Dataset& val_set, Group& group, Progress& progress
   };
 }
 
-void ReportEnd(const TrainResult& result) {
+void ReportEnd(const TrainResult& result, bool two_streams) {
   std::cout << (result.end == TrainEnd::kEarlyStop ? "stopped early" : "finished") << " after "
             << result.iterations << " iterations; last checkpoint " << result.last_checkpoint;
   if (!result.best_checkpoint.empty()) {
-    std::cout << "\nbest fused top-1 " << FormatPercent(result.best_top1) << ": "
+    std::cout << "\nbest " << (two_streams ? "fused " : "") << "top-1 "
+              << FormatPercent(result.best_top1) << " after epoch " << result.best_epoch << ": "
               << result.best_checkpoint;
   }
   std::cout << "\n";
@@ -255,6 +289,12 @@ int TrainOnRank(Config& config, Group& group) {
   Validator validator;
   if (config.train.val_every > 0) validator = MakeValidator(val_set, group, progress, reporter);
 
+  if (group.leads()) {
+    std::vector<std::pair<std::string, const Dataset*>> sets = {{"training", &train_set}};
+    if (config.train.val_every > 0) sets.emplace_back("validation", &val_set);
+    reporter.OnMessage(StartTable(config, *network, sets, group.world(), /*trains=*/true));
+  }
+
   g_launched = std::getenv("KINEFIT_STATUS_DIR") != nullptr;
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
     // What was started to ignore it (nohup, a background job) goes on ignoring it.
@@ -272,7 +312,7 @@ int TrainOnRank(Config& config, Group& group) {
     }
     return 128 + stopped_by;
   }
-  if (group.leads()) ReportEnd(result);
+  if (group.leads()) ReportEnd(result, config.model.has_rgb() && config.model.has_pose());
   return kExitOk;
 }
 

@@ -126,7 +126,7 @@ LoadReport LoadInto(const NamedTensors& target, const NamedTensors& source,
   report.complete =
       report.missing.empty() && report.mismatched.empty() && !HasPartsOf(target, report.unexpected);
   if ((options.strict && !report.clean()) || (options.complete && !report.complete)) {
-    throw Error("the checkpoint does not fit the network: " + report.Summary(), path,
+    throw Error("the checkpoint is of another network: " + report.Summary(), path,
                 "check that checkpoint and configuration belong together");
   }
   if (!options.allow_nonfinite) CheckFinite(copies, path);

@@ -47,6 +47,62 @@ void ApplyLayer(const TomlNode& root, LoadedConfig* loaded) {
   ApplyToml(root, &loaded->config, &loaded->provenance);
 }
 
+TomlNode* FindText(TomlNode* root, const std::string& key) {
+  TomlNode* node = root;
+  for (size_t begin = 0; begin <= key.size();) {
+    const size_t end = std::min(key.find('.', begin), key.size());
+    const std::string name = key.substr(begin, end - begin);
+    const auto found = std::find_if(node->members.begin(), node->members.end(),
+                                    [&](const auto& member) { return member.first == name; });
+    if (found == node->members.end()) return nullptr;
+    node = &found->second;
+    begin = end + 1;
+  }
+  return node->kind == TomlNode::Kind::kText ? node : nullptr;
+}
+
+// Makes the paths of a layer absolute; they count from `folder`.
+void ResolvePaths(const std::filesystem::path& folder, TomlNode* root) {
+  std::error_code error;
+  const std::filesystem::path base = folder.empty() ? std::filesystem::current_path(error)
+                                                    : std::filesystem::absolute(folder, error);
+  if (error) return;
+  for (const OptionInfo& option : ListOptions()) {
+    TomlNode* node = option.path ? FindText(root, option.key) : nullptr;
+    if (node == nullptr || node->text.empty()) continue;
+    const auto& words = option.words;
+    if (std::find(words.begin(), words.end(), node->text) != words.end()) continue;
+    // A layout of joints that is not known is no file, unless it is called like one.
+    const bool file =
+        option.key != "data.joints" || std::filesystem::path(node->text).extension() == ".toml";
+    if (file) node->text = (base / node->text).lexically_normal().string();
+  }
+}
+
+bool IsGiven(const LoadedConfig& loaded, const char* key) {
+  return loaded.provenance.count(key) > 0;
+}
+
+// What a configuration leaves open follows from the kind of network.
+void ApplyTypeDefaults(LoadedConfig* loaded) {
+  DataConfig& data = loaded->config.data;
+  const ModelConfig& model = loaded->config.model;
+  const std::string source = "model.type \"" + model.type + "\"";
+  const auto set = [&](const char* key, auto* value, auto wanted) {
+    if (IsGiven(*loaded, key) || *value == wanted) return;
+    *value = wanted;
+    loaded->provenance[key] = source;
+  };
+  if (model.has_pose() && model.has_rgb()) set("data.heatmap.scaling", &data.heatmap.scaling, 0.25);
+  // As the reference trains its pose stream; joints say no more in larger images.
+  const bool sizes = IsGiven(*loaded, "data.resize") || IsGiven(*loaded, "data.crop") ||
+                     IsGiven(*loaded, "data.test_size");
+  if (model.has_rgb() || sizes || IsGiven(*loaded, "data.heatmap.scaling")) return;
+  set("data.resize", &data.resize, int64_t{64});
+  set("data.crop", &data.crop, int64_t{56});
+  set("data.test_size", &data.test_size, int64_t{64});
+}
+
 class FileReader {
  public:
   explicit FileReader(LoadedConfig* loaded) : loaded_(loaded) {}
@@ -57,6 +113,7 @@ class FileReader {
     TomlNode root = ParseTomlFile(path);
     open_.push_back(Identity(path));
     const TomlNode include = TakeInclude(&root);
+    ResolvePaths(std::filesystem::path(path).parent_path(), &root);
     for (const std::string& name : IncludedNames(include)) {
       const std::filesystem::path base = std::filesystem::path(path).parent_path();
       const std::string included = (base / name).lexically_normal().string();
@@ -170,7 +227,9 @@ TomlNode ParseOverride(const std::string& text) {
 void ApplyOverrides(const std::vector<std::string>& overrides, LoadedConfig* loaded) {
   for (const std::string& text : overrides) {
     try {
-      ApplyLayer(ParseOverride(text), loaded);
+      TomlNode layer = ParseOverride(text);
+      ResolvePaths("", &layer);
+      ApplyLayer(layer, loaded);
     } catch (const Error& error) {
       throw Error(error.problem(), "--set " + text, error.remedy());
     }
@@ -184,6 +243,13 @@ LoadedConfig LoadConfig(const std::string& path, const std::vector<std::string>&
   FileReader(&loaded).Read(path, "");
   ApplyOverrides(overrides, &loaded);
   ApplyJointLayout(true, &loaded);
+  ApplyTypeDefaults(&loaded);
+  if (!IsGiven(loaded, "train.work_dir")) {
+    const std::filesystem::path file(path);
+    loaded.config.train.work_dir =
+        std::filesystem::absolute("work_dirs" / file.stem()).lexically_normal().string();
+    loaded.provenance["train.work_dir"] = "the name of " + file.filename().string();
+  }
   return loaded;
 }
 
@@ -201,6 +267,7 @@ LoadedConfig LoadConfigText(const std::string& text, const std::string& origin,
   // Text written out whole has all values; only an override can bring a layout that is not in it.
   const auto joints = loaded.provenance.find("data.joints");
   ApplyJointLayout(joints != loaded.provenance.end() && joints->second == "--set", &loaded);
+  ApplyTypeDefaults(&loaded);
   return loaded;
 }
 

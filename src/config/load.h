@@ -14,9 +14,11 @@ struct LoadedConfig {
 };
 
 // Reads a TOML configuration. Defaults come first, then the files of its `include = "base.toml"`
-// (or a list; paths count from the including file), then the file itself, then `overrides` in
-// their order; later values win, and a list replaces the former list. All other paths in a
-// configuration (annotations, videos, work_dir, checkpoints) count from the current directory.
+// (or a list), then the file itself, then `overrides` in their order; later values win, and a list
+// replaces the former list. Paths in a file count from its folder, those in overrides from the
+// current one; both become absolute. Without a train.work_dir it is work_dirs/NAME, in the current
+// folder, for a configuration NAME.toml. What follows from model.type where it is not given: the
+// sizes of images, and heatmaps of a quarter of them beside RGB frames.
 //
 // An override is "key=value": the value as TOML; for text, quotes may be left out
 // ("train.work_dir=work_dirs/a", "train.schedule.0.type=cosine").

@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
 #include "config/testing.h"
 
 namespace kinefit {
@@ -16,7 +20,9 @@ Error TextError(const std::string& text, const std::vector<std::string>& overrid
 }
 
 TEST(LoadConfigText, NothingGivesTheDefaults) {
-  EXPECT_EQ(DumpConfig(FromText("")), DumpConfig(Config()));
+  Config config;  // but for what follows from the kind of network
+  config.data.heatmap.scaling = 0.25;
+  EXPECT_EQ(DumpConfig(FromText("")), DumpConfig(config));
 }
 
 TEST(LoadConfigText, ReadsEveryType) {
@@ -170,6 +176,48 @@ TEST(LoadConfigText, HostileTextIsAnErrorAndNothingWorse) {
   EXPECT_CONTAINS(TextError("[data]\nvideos = \"a\\u0000b\"").problem(), "NUL");
 }
 
+TEST(LoadConfigText, SizesFollowFromTheKindOfNetwork) {
+  const Config pose = FromText("[model]\ntype = 'pose'\n");
+  EXPECT_EQ(pose.data.crop, 56);
+  EXPECT_EQ(pose.data.resize, 64);
+  EXPECT_EQ(pose.data.test_size, 64);
+  EXPECT_EQ(pose.data.heatmap.scaling, 1);
+  for (const std::string type : {"rgbpose", "pcan"}) {
+    const Config two = FromText("[model]\ntype = '" + type + "'\n");
+    EXPECT_EQ(two.data.crop, 224);
+    EXPECT_EQ(two.data.heatmap.scaling, 0.25);
+  }
+  const Config rgb = FromText("[model]\ntype = 'rgb'\n");
+  EXPECT_EQ(rgb.data.crop, 224);
+  // What is given stays, and leaves the rest alone.
+  const Config own = FromText("[model]\ntype = 'pose'\n[data]\ncrop = 28\n");
+  EXPECT_EQ(own.data.crop, 28);
+  EXPECT_EQ(own.data.resize, 256);
+  EXPECT_EQ(FromText("[data.heatmap]\nscaling = 0.5\n").data.heatmap.scaling, 0.5);
+  EXPECT_EQ(FromText("", {"model.type=pose"}).data.crop, 56);
+}
+
+TEST(LoadConfig, PathsCountFromTheirFileOrTheCurrentFolder) {
+  namespace fs = std::filesystem;
+  std::string pattern = (fs::temp_directory_path() / "kinefit-paths-XXXXXX").string();
+  const fs::path folder = mkdtemp(pattern.data());
+  fs::create_directories(folder / "sets");
+  std::ofstream(folder / "sets/base.toml")
+      << "[data]\nannotations = 'a.pkl'\nvideos = '../videos'\njoints = 'coco17'\n";
+  std::ofstream(folder / "mine.toml")
+      << "include = 'sets/base.toml'\n[train]\ninit = 'start.pth'\nresume = 'auto'\n";
+  const Config config =
+      LoadConfig((folder / "mine.toml").string(), {"data.classes=here.txt"}).config;
+  EXPECT_EQ(config.data.annotations, folder / "sets/a.pkl");
+  EXPECT_EQ(config.data.videos, folder / "videos");
+  EXPECT_EQ(config.data.joints, "coco17");
+  EXPECT_EQ(config.train.init, folder / "start.pth");
+  EXPECT_EQ(config.train.resume, "auto");
+  EXPECT_EQ(config.data.classes, fs::absolute("here.txt"));
+  EXPECT_EQ(config.train.work_dir, fs::absolute("work_dirs/mine"));
+  fs::remove_all(folder);
+}
+
 TEST(Overrides, AreTomlWithQuotesOptionalForText) {
   const Config config =
       FromText("[train]\nepochs = 3\n",
@@ -178,13 +226,13 @@ TEST(Overrides, AreTomlWithQuotesOptionalForText) {
                 "data.video_suffix=.avi", "train.init=1", "data.classes=a=b#c", "data.val_split="});
   EXPECT_EQ(config.train.epochs, 5);
   EXPECT_EQ(config.model.type, "pcan");
-  EXPECT_EQ(config.train.work_dir, "out/run 1");
+  EXPECT_EQ(config.train.work_dir, std::filesystem::absolute("out/run 1"));
   EXPECT_EQ(config.data.left_joints, (std::vector<int64_t>{1, 2}));
   EXPECT_EQ(config.train.optimizer.lr, 1e-4);
   EXPECT_EQ(config.train.resume, "never");
   EXPECT_EQ(config.data.video_suffix, ".avi");
-  EXPECT_EQ(config.train.init, "1");
-  EXPECT_EQ(config.data.classes, "a=b#c");
+  EXPECT_EQ(config.train.init, std::filesystem::absolute("1"));
+  EXPECT_EQ(config.data.classes, std::filesystem::absolute("a=b#c"));
   EXPECT_EQ(config.data.val_split, "");
 }
 

@@ -78,6 +78,8 @@ class Lines {
     OptionOf<Root> option = Start(name, help, unit);
     option.info.type = TypeName(static_cast<const T*>(nullptr));
     option.info.allowed = Describe(rule);
+    option.info.path = rule.path;
+    option.info.words = rule.words;
     option.read = [get = get_, member, rule](Root& root, const TomlNode& node,
                                              const std::string& key, Provenance& provenance) {
       ReadValue(node, key, rule, &(get(root).*member));
@@ -213,19 +215,19 @@ void AddModel(const ConfigLines<ModelConfig>& add) {
 
 void AddFiles(const ConfigLines<DataConfig>& add) {
   using D = DataConfig;
-  add("annotations", &D::annotations, Anything(),
+  add("annotations", &D::annotations, Path(),
       "annotation pickle of mmaction2 or pyskl, or a packed store (.kfpack)");
-  add("videos", &D::videos, Anything(),
+  add("videos", &D::videos, Path(),
       "folder of the videos; not needed by pose networks and packed stores");
   add("video_suffix", &D::video_suffix, Anything(),
       "the video of an annotation is videos/frame_dir + this");
-  add("classes", &D::classes, Anything(), "file with one class name per line; \"\" = numbers");
+  add("classes", &D::classes, Path(), "file with one class name per line; \"\" = numbers");
   add("train_split", &D::train_split, Anything(), "\"\" = every annotation");
   add("val_split", &D::val_split, Anything(), "\"\" = every annotation");
   add("test_split", &D::test_split, Anything(), "\"\" = as val_split");
-  add("joints", &D::joints, Anything(),
-      "layout of the skeletons: coco17, ntu25, openpose18, openpose25, jhmdb15, msraction20 or a "
-      ".toml; sets left_joints, right_joints, limbs and model.pose.in_channels where they are not");
+  add("joints", &D::joints, Path(),
+      "layout of the skeletons: coco17, ntu25, openpose25, halpe26, wholebody133, ... or a .toml; "
+      "sets left_joints, right_joints, limbs and model.pose.in_channels where they are not");
   add("left_joints", &D::left_joints, Between(0, 1023),
       "joints that swap with right_joints, in the same order, when a clip is mirrored");
   add("right_joints", &D::right_joints, Between(0, 1023), "see left_joints");
@@ -244,7 +246,8 @@ void AddTransforms(const ConfigLines<DataConfig>& add) {
       "height / width the box is grown to; 0 = keep its shape");
   add("compact_allow_imgpad", &D::compact_allow_imgpad, Anything(),
       "the box may reach beyond the image, which is padded");
-  add("resize", &D::resize, Between(8, 4096), "training: square side before the random crop",
+  add("resize", &D::resize, Between(8, 4096),
+      "training: square side before the random crop; of pose networks 64 if no size is given",
       "pixels");
   add("crop_area_min", &D::crop_area_min, AboveUpTo(0, 1), "random crop: smallest share kept");
   add("crop_area_max", &D::crop_area_max, AboveUpTo(0, 1), "random crop: largest share kept");
@@ -252,8 +255,10 @@ void AddTransforms(const ConfigLines<DataConfig>& add) {
       "random crop: smallest width / height");
   add("crop_aspect_max", &D::crop_aspect_max, AboveUpTo(0, 100),
       "random crop: largest width / height");
-  add("crop", &D::crop, Between(8, 4096), "training: square side after the random crop", "pixels");
-  add("test_size", &D::test_size, Between(8, 4096), "validation and test: square side", "pixels");
+  add("crop", &D::crop, Between(8, 4096),
+      "training: square side after the random crop; of pose networks 56", "pixels");
+  add("test_size", &D::test_size, Between(8, 4096),
+      "validation and test: square side; of pose networks 64", "pixels");
   add("flip", &D::flip, Between(0, 1), "chance to mirror a training clip");
   add("mean", &D::mean, Between(-1e6, 1e6), "subtracted from red, green, blue (0 to 255)");
   add("std", &D::std, AboveUpTo(0, 1e6), "red, green, blue are divided by this");
@@ -285,7 +290,8 @@ void AddData(const ConfigLines<DataConfig>& add) {
   heatmap("with_joints", &M::with_joints, Anything(), "one channel per joint");
   heatmap("with_limbs", &M::with_limbs, Anything(), "one channel per entry of data.limbs");
   heatmap("double_flip", &M::double_flip, Anything(), "append the mirrored clip");
-  heatmap("scaling", &M::scaling, AboveUpTo(0, 4), "heatmap size / image size");
+  heatmap("scaling", &M::scaling, AboveUpTo(0, 4),
+          "heatmap size / image size; with RGB frames 0.25 if not given");
   heatmap(
       "draw_on", &M::draw_on, OneOf({"host", "device"}),
       "host: the loader draws; device: batches bring joints, drawn where the network runs (less "
@@ -328,15 +334,16 @@ void AddTrain(const ConfigLines<TrainConfig>& add) {
   add("nan_guard", &T::nan_guard, OneOf({"stop", "skip"}), "on a NaN or infinite loss");
   add("max_skipped_steps", &T::max_skipped_steps, Between(1, 1000000),
       "nan_guard = \"skip\": consecutive skipped steps before stopping", "steps");
-  add("init", &T::init, Anything(), "checkpoint to start from (weights only)");
-  add("init_rgb", &T::init_rgb, Anything(), "RGB checkpoint to start a two-stream network from");
-  add("init_pose", &T::init_pose, Anything(), "pose checkpoint to start a two-stream network from");
+  add("init", &T::init, Path(), "checkpoint to start from (weights only)");
+  add("init_rgb", &T::init_rgb, Path(), "RGB checkpoint to start a two-stream network from");
+  add("init_pose", &T::init_pose, Path(), "pose checkpoint to start a two-stream network from");
   add("init_strict", &T::init_strict, Anything(), "every weight must match the checkpoint");
   add("init_nonfinite", &T::init_nonfinite, Anything(),
       "start even from weights that are NaN or infinite");
-  add("resume", &T::resume, Anything(),
+  add("resume", &T::resume, Path({"auto", "never"}),
       "\"auto\" = the newest checkpoint in work_dir, \"never\", or a checkpoint");
-  add("work_dir", &T::work_dir, Anything(), "folder of checkpoints and logs");
+  add("work_dir", &T::work_dir, Path(),
+      "folder of checkpoints and logs; work_dirs/<name of the configuration> if not given");
   add("log_every", &T::log_every, Between(1, kMany), "between plain log lines", "steps");
   AddOptimizer(add.In("optimizer", &T::optimizer));
   add.List("schedule", &T::schedule, ScheduleOptions(), "learning rate schedules, all applied");

@@ -38,6 +38,13 @@ void CheckRange(const TomlNode& node, const std::string& key, const Rule& rule, 
 
 Rule Anything() { return {}; }
 
+Rule Path(std::vector<std::string> words) {
+  Rule rule;
+  rule.path = true;
+  rule.words = std::move(words);
+  return rule;
+}
+
 Rule AtLeast(double min) {
   Rule rule;
   rule.min = min;

@@ -16,6 +16,8 @@ struct Rule {
   double max = std::numeric_limits<double>::infinity();
   bool min_excluded = false;
   std::vector<std::string> choices;  // strings; empty = any
+  bool path = false;                 // of a file or folder
+  std::vector<std::string> words;    // of a path: texts that are none
 };
 
 Rule Anything();
@@ -23,6 +25,7 @@ Rule AtLeast(double min);
 Rule Between(double min, double max);             // both included
 Rule AboveUpTo(double excluded_min, double max);  // (min, max]
 Rule OneOf(std::vector<std::string> choices);
+Rule Path(std::vector<std::string> words = {});  // or one of `words`
 
 // "0 to 1", "> 0 to 1", ">= 0", "\"sgd\" or \"adamw\""; "" if anything is allowed.
 std::string Describe(const Rule& rule);

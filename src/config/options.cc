@@ -55,19 +55,32 @@ std::string DumpEntries(const OptionOf<Config>& list, const Config& config,
   return text;
 }
 
-void Pad(std::string* text, size_t width) { text->resize(std::max(text->size() + 2, width), ' '); }
+constexpr size_t kColumns = 100;
+
+// `text` in lines of at most kColumns, each beginning with `indent`.
+std::string Wrapped(const std::string& text, const std::string& indent) {
+  std::string result;
+  std::string line;
+  size_t begin = 0;
+  while (begin < text.size()) {
+    const size_t end = std::min(text.find(' ', begin), text.size());
+    const std::string word = text.substr(begin, end - begin);
+    if (!line.empty() && indent.size() + line.size() + 1 + word.size() > kColumns) {
+      result += indent + line + "\n";
+      line.clear();
+    }
+    line += (line.empty() ? "" : " ") + word;
+    begin = end + 1;
+  }
+  return line.empty() ? result : result + indent + line + "\n";
+}
 
 std::string DescribeOne(const OptionInfo& info) {
-  std::string kind = info.type;
+  std::string kind = info.path ? "path" : info.type;
   if (!info.allowed.empty()) kind += " " + info.allowed;
   if (!info.unit.empty()) kind += " " + info.unit;
-  std::string line = info.key;
-  Pad(&line, 34);
-  line += kind;
-  Pad(&line, 74);
-  line += info.initial;
-  Pad(&line, 90);
-  return line + info.help + "\n";
+  std::string initial = info.initial.empty() ? "(none)" : info.initial;
+  return Wrapped(info.key + " = " + initial + "   # " + kind, "") + Wrapped(info.help, "    ");
 }
 
 }  // namespace
@@ -107,10 +120,20 @@ std::vector<OptionInfo> ListOptions() {
   return all;
 }
 
-std::string DescribeOptions() {
+std::string DescribeOptions(const std::string& prefix) {
   std::string text;
-  for (const OptionInfo& info : ListOptions()) text += DescribeOne(info);
-  return text;
+  std::vector<std::string> keys;
+  for (const OptionInfo& info : ListOptions()) {
+    keys.push_back(info.key);
+    if (info.key.compare(0, prefix.size(), prefix) == 0) text += DescribeOne(info);
+  }
+  if (!text.empty()) return text;
+  std::string remedy;
+  for (const std::string& near : NearestKeys(prefix, keys)) {
+    remedy += (remedy.empty() ? "did you mean " : " or ") + near;
+  }
+  throw Error("no option begins with " + InOneLine(prefix), "",
+              remedy.empty() ? "`kinefit config keys` lists them all" : remedy + "?");
 }
 
 void ApplyToml(const TomlNode& root, Config* config, Provenance* provenance) {

@@ -22,14 +22,17 @@ struct OptionInfo {
   std::string unit;     // "pixels", "epochs"; "" if it has none
   std::string initial;  // the default as TOML text
   std::string help;
+  bool path = false;               // a file or folder
+  std::vector<std::string> words;  // of a path: texts that are none ("auto")
 };
 
 // Every key, in the order of the sections. Everything in this header is driven by the one table in
 // option_table.cc: adding an option takes a member in config.h and a line there.
 std::vector<OptionInfo> ListOptions();
 
-// One line per key: key, type and allowed values, default, help. For `kinefit config keys`.
-std::string DescribeOptions();
+// Every key that begins with `prefix` with type, allowed values and default, and its help below;
+// lines have at most 100 columns. For `kinefit config keys`. Throws Error if there is none.
+std::string DescribeOptions(const std::string& prefix = "");
 
 // Stores a parsed TOML table (its root) into `config`, option by option, and notes in `provenance`
 // where each value came from. Lists are replaced, not appended to. Throws Error naming file:line

@@ -56,8 +56,8 @@ TEST(ShippedConfigs, PcanIsTheCaseItWasMadeFor) {
   EXPECT_EQ(config.data.pose_frames, 32);
   EXPECT_EQ(config.data.crop * config.data.heatmap.scaling, 56);
   EXPECT_TRUE(config.data.color_jitter.enabled);
-  EXPECT_EQ(config.data.annotations, "data/skeleton/ntu60_2d.pkl");
-  EXPECT_EQ(config.data.videos, "data/nturgbd_videos");
+  EXPECT_EQ(config.data.annotations, std::string(KINEFIT_SOURCE) + "/data/skeleton/ntu60_2d.pkl");
+  EXPECT_EQ(config.data.videos, std::string(KINEFIT_SOURCE) + "/data/nturgbd_videos");
   EXPECT_EQ(config.train.batch_size, 16);
   EXPECT_EQ(config.train.optimizer.type, "sgd");
   EXPECT_EQ(config.train.optimizer.lr, 0.008);

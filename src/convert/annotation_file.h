@@ -75,6 +75,7 @@ struct ConversionReport {
   std::vector<ClipNote> changed;                        // used, but shortened or cleaned
   std::vector<std::string> remarks;                     // about the set as a whole
   std::string include;                                  // the file to include
+  std::vector<std::string> next;                        // commands to run next
 };
 
 // As JSON, for programs. Throws Error.

@@ -13,6 +13,7 @@
 #include "convert/parallel.h"
 #include "convert/parts.h"
 #include "convert/pose_source.h"
+#include "convert/ready_configs.h"
 #include "convert/source_clips.h"
 #include "files/error.h"
 #include "files/publish.h"
@@ -466,6 +467,8 @@ class Importer {
                     {"kinefit data import", static_cast<int64_t>(clips_.classes.size()),
                      annotations, videos ? clips_.root : "", classes, layout, splits.front().first,
                      splits.size() > 1 ? splits[1].first : splits[0].first});
+    report_.next =
+        WriteReadyConfigs(options_.out, {"kinefit data import", "set.toml", videos, false});
   }
 
   const ImportOptions& options_;

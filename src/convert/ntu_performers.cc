@@ -170,6 +170,11 @@ NtuPerformers ChoosePerformers(const NtuRecording& recording) {
       }
     }
   }
+  const bool seen =
+      std::any_of(pose.score.begin(), pose.score.end(), [](float score) { return score > 0; });
+  if (!seen && result.lost_joints > 0) {
+    throw Error("not one joint of any body has coordinates that are numbers");
+  }
   return result;
 }
 

@@ -10,6 +10,7 @@
 #include "convert/ntu_skeleton.h"
 #include "convert/parallel.h"
 #include "convert/parts.h"
+#include "convert/ready_configs.h"
 #include "files/error.h"
 #include "files/publish.h"
 #include "video/reader.h"
@@ -120,7 +121,7 @@ class Converter {
         ++no_skeleton;
       }
     }
-    Remark(other_set, "skeletons are of NTU RGB+D 120 only (--set 120 takes them)");
+    Remark(other_set, "skeletons are of NTU RGB+D 120 only (--edition 120 takes them)");
     Remark(incomplete, "skeletons are left out because their authors list them as incomplete");
     Remark(no_video, "skeletons are left out because they have no video");
     Remark(no_skeleton, "videos have no skeleton");
@@ -294,6 +295,10 @@ class Converter {
     report_.include = options_.out + (options_.set == NtuSet::k60 ? "/ntu60.toml" : "/ntu120.toml");
     WriteSetInclude(report_.include, {"kinefit data ntu", NtuClassCount(options_.set), annotations,
                                       options_.rgb, classes, "ntu25", "xsub_train", "xsub_val"});
+    report_.next =
+        WriteReadyConfigs(options_.out, {"kinefit data ntu",
+                                         options_.set == NtuSet::k60 ? "ntu60.toml" : "ntu120.toml",
+                                         !options_.rgb.empty(), true});
   }
 
   const NtuOptions& options_;

@@ -31,6 +31,10 @@ struct BlankedJoints {
   int64_t total() const { return nan + infinite + far + scores; }
 };
 
+// Throws Error with the absolute path and the key unless there is such a file or folder; "" is
+// fine.
+void RequireThere(const std::string& path, const std::string& key);
+
 // The lines of `config.data.classes`, or "0", "1", ... Throws Error unless there are num_classes.
 std::vector<std::string> ReadClassNames(const Config& config);
 

@@ -38,6 +38,7 @@ std::vector<std::string> ReadClassNames(const Config& config) {
     for (int64_t i = 0; i < classes; ++i) names.push_back(std::to_string(i));
     return names;
   }
+  RequireThere(path, "data.classes");
   std::ifstream file(path);
   if (!file)
     throw Error("class names cannot be read", path, "correct data.classes, or leave it out");
@@ -521,9 +522,20 @@ void CheckNotEmpty(const Dataset& dataset, const std::string& path, const std::s
 
 }  // namespace
 
+void RequireThere(const std::string& path, const std::string& key) {
+  std::error_code error;
+  if (path.empty() || std::filesystem::exists(path, error)) return;
+  throw Error("there is no such file or folder (" + key + ")",
+              std::filesystem::absolute(path).lexically_normal().string(),
+              "correct " + key +
+                  "; paths in a configuration count from its folder, those of the "
+                  "command line from the current one");
+}
+
 Dataset LoadDataset(const Config& config, const std::string& split) {
   const std::string& path = config.data.annotations;
   if (path.empty()) throw Error("no annotations are given", "data.annotations", "name a pickle");
+  RequireThere(path, "data.annotations");
   if (IsPackedStore(path)) return LoadPackedDataset(config, split);
   if (config.model.has_rgb() && config.data.videos.empty()) {
     throw Error("no folder of videos is given", "data.videos",

@@ -433,7 +433,7 @@ TEST_F(AnnotationsTest, SegmentsNameTheirVideoAndFirstFrame) {
 TEST_F(AnnotationsTest, ClassNames) {
   WriteList({Clip("a")});
   config_.data.classes = folder_ / "classes.txt";
-  EXPECT_HAS(ErrorOf(), "class names cannot be read");
+  EXPECT_HAS(ErrorOf(), "there is no such file or folder (data.classes)");
   std::ofstream(config_.data.classes) << "walk\r\nrun fast\n\nsit\n";
   EXPECT_EQ(LoadDataset(config_, "").class_names,
             (std::vector<std::string>{"walk", "run fast", "sit"}));

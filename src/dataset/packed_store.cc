@@ -102,12 +102,24 @@ std::string_view PackedStore::Record(size_t entry) const {
   return file_.bytes().substr(record_offsets_[entry], places_[entry].bytes);
 }
 
+// A file that was cut off is said to be so, not to be damaged where its zeros are.
+void PackedStore::WhileWhole(const std::function<void()>& read) const {
+  try {
+    read();
+  } catch (const Error&) {
+    file_.CheckSize();
+    throw;
+  }
+  file_.CheckSize();
+}
+
 Pose PackedStore::ReadPose(size_t entry) const {
   file_.CheckSize();
   const PackedEntry& annotation = set_.entries[entry];
   const std::string_view bytes =
       file_.bytes().substr(pose_offsets_[entry], annotation.pose_bytes());
-  Pose pose = ParsePose(bytes, annotation, Where(entry));
+  Pose pose;
+  WhileWhole([&] { pose = ParsePose(bytes, annotation, Where(entry)); });
   file_.Release(pose_offsets_[entry], bytes.size());
   return pose;
 }
@@ -151,12 +163,14 @@ ClipFrames PackedStore::ReadFrames(size_t entry, const std::vector<int64_t>& num
     file_.Prefetch(record_offsets_[entry] + offsets[i], table.image_bytes[i]);
   }
   std::vector<cv::Mat> decoded;
-  for (const int64_t number : distinct) {
-    const size_t i = static_cast<size_t>(number);
-    decoded.push_back(DecodeImage(record.substr(offsets[i], table.image_bytes[i]),
-                                  table.image_hash[i], table,
-                                  where + ", frame " + std::to_string(number)));
-  }
+  WhileWhole([&] {
+    for (const int64_t number : distinct) {
+      const size_t i = static_cast<size_t>(number);
+      decoded.push_back(DecodeImage(record.substr(offsets[i], table.image_bytes[i]),
+                                    table.image_hash[i], table,
+                                    where + ", frame " + std::to_string(number)));
+    }
+  });
   file_.Release(record_offsets_[entry], record.size());
 
   ClipFrames clip;

@@ -40,6 +40,7 @@ class PackedStore {
   void Verify(const std::function<void(int64_t, int64_t)>& progress = {}) const;
 
  private:
+  void WhileWhole(const std::function<void()>& read) const;
   explicit PackedStore(const std::string& path);
   void ReadHeader();
   void PlaceSections();

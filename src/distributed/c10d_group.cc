@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -28,18 +29,35 @@ std::string MeetingPlace(const RankEnvironment& environment) {
 
 std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
 
+// Where all ranks are on one machine and a launcher made a private folder for them, they meet in a
+// file there: nothing listens that others could reach. "" elsewhere.
+std::string StoreFile(const RankEnvironment& environment) {
+  const char* folder = std::getenv("KINEFIT_STATUS_DIR");
+  const bool one_machine = environment.local_world == environment.world;
+  if (folder == nullptr || *folder == 0 || !one_machine || environment.store_is_served) return "";
+  return std::string(folder) + "/store_" + std::to_string(environment.restarts);
+}
+
 // A connection to the store of the ranks. `serve`: be the store as well.
 Store Connect(const RankEnvironment& environment, bool serve, milliseconds timeout) {
+  const auto among_starts = [&](const Store& store) {
+    // Ranks that were started again meet under other names than those before them.
+    return c10::make_intrusive<c10d::PrefixStore>(
+        "kinefit/" + environment.run_id + "/" + std::to_string(environment.restarts), store);
+  };
+  const std::string file = StoreFile(environment);
+  if (!file.empty()) {
+    const Store store = c10::make_intrusive<c10d::FileStore>(file, -1);  // the launcher removes it
+    store->setTimeout(timeout);
+    return among_starts(store);
+  }
   c10d::TCPStoreOptions options;
   options.port = static_cast<uint16_t>(environment.port);
   options.isServer = serve;
   options.waitWorkers = false;
   options.timeout = timeout;
   try {
-    const Store store = c10::make_intrusive<c10d::TCPStore>(environment.address, options);
-    // Ranks that were started again meet under other names than those before them.
-    return c10::make_intrusive<c10d::PrefixStore>("kinefit/" + std::to_string(environment.restarts),
-                                                  store);
+    return among_starts(c10::make_intrusive<c10d::TCPStore>(environment.address, options));
   } catch (const std::exception& error) {
     if (serve) {
       throw Error("rank 0 cannot wait for the others at " + MeetingPlace(environment) + ": " +
@@ -54,19 +72,55 @@ Store Connect(const RankEnvironment& environment, bool serve, milliseconds timeo
   }
 }
 
+using Instant = std::chrono::steady_clock::time_point;
+
+// Waits for one rank and says now and then that it does: a wrong number of ranks in the environment
+// would else be minutes of silence. Throws what the store throws when the time is over.
+void WaitFor(const RankEnvironment& environment, const Store& store, const std::string& key,
+             int64_t rank, Instant begin, Instant deadline) {
+  constexpr milliseconds kSaid(10000);
+  for (;;) {
+    const Instant now = std::chrono::steady_clock::now();
+    const auto left = std::chrono::duration_cast<milliseconds>(deadline - now);
+    try {
+      store->wait({key}, std::max(std::min(left, kSaid), milliseconds(1)));
+      return;
+    } catch (const std::exception&) {
+      if (left <= kSaid) throw;
+    }
+    const auto waited =
+        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - begin);
+    std::fprintf(stderr,
+                 "waiting for rank %lld of %lld (%lld s); the number of ranks comes from %s\n",
+                 static_cast<long long>(rank), static_cast<long long>(environment.world),
+                 static_cast<long long>(waited.count()),
+                 environment.source == "slurm"     ? "Slurm (SLURM_NTASKS)"
+                 : environment.source == "openmpi" ? "OpenMPI (OMPI_COMM_WORLD_SIZE)"
+                                                   : "the environment variable WORLD_SIZE");
+  }
+}
+
 // All ranks have come, or an Error that names who has not. Returns who they are.
 std::vector<std::string> AwaitAll(const RankEnvironment& environment, const Store& store,
                                   milliseconds timeout) {
   const auto key = [](int64_t rank) { return "here/" + std::to_string(rank); };
   const std::string self = WhoAmI();
   std::vector<std::string> who;
+  // A second rank of this number is of another run that was given the same meeting place: it goes,
+  // and this run goes on.
+  if (store->add("claim/" + std::to_string(environment.rank), 1) != 1) {
+    const std::vector<uint8_t> other = store->get(key(environment.rank));
+    throw Error("rank " + std::to_string(environment.rank) + " is already at " +
+                    MeetingPlace(environment) + ": " + std::string(other.begin(), other.end()),
+                "environment variable MASTER_PORT",
+                "another run meets there; give this one a port of its own");
+  }
   store->set(key(environment.rank), std::vector<uint8_t>(self.begin(), self.end()));
+  const auto begin = std::chrono::steady_clock::now();
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   for (int64_t rank = 0; rank < environment.world; ++rank) {
-    const auto left =
-        std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now());
     try {
-      store->wait({key(rank)}, std::max(left, milliseconds(1)));
+      WaitFor(environment, store, key(rank), rank, begin, deadline);
     } catch (const std::exception&) {
       std::string missing;
       for (int64_t other = rank; other < environment.world; ++other) {
@@ -118,7 +172,7 @@ c10::intrusive_ptr<c10d::ProcessGroupGloo::Options> GlooOptions(const RankEnviro
   auto options = c10d::ProcessGroupGloo::Options::create(timeout);
   options->threads = 2;
   const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
-  const std::string own = OwnAddress(environment);
+  const std::string own = StoreFile(environment).empty() ? OwnAddress(environment) : "127.0.0.1";
   if (interface != nullptr && *interface != 0) {
     options->devices = {c10d::ProcessGroupGloo::createDeviceForInterface(interface)};
   } else if (!own.empty()) {

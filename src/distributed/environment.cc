@@ -163,6 +163,10 @@ RankEnvironment ReadRankEnvironment(const GetVariable& get) {
     FindMeetingPlace(variables, &found);
     found.store_is_served = variables.Text("TORCHELASTIC_USE_AGENT_STORE") == "True";
   }
+  found.run_id = variables.Text("TORCHELASTIC_RUN_ID");
+  if (found.run_id.empty() && found.source == "slurm") {
+    found.run_id = variables.Text("SLURM_JOB_ID") + "." + variables.Text("SLURM_STEP_ID");
+  }
   found.restarts = variables.Number("TORCHELASTIC_RESTART_COUNT", 0, INT64_MAX, 0);
   found.error_file = variables.Text("TORCHELASTIC_ERROR_FILE");
   return found;

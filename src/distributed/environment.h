@@ -36,6 +36,7 @@ struct RankEnvironment {
   int64_t port = 29500;
   bool store_is_served = false;  // by whoever started the ranks
   int64_t restarts = 0;
+  std::string run_id;  // of torchrun or Slurm; "" where nobody gave one
   std::string error_file;
 
   bool one_of_many() const { return world > 1; }

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <sstream>
+#include <system_error>
+
+#include "files/error.h"
 
 namespace kinefit {
 namespace {
@@ -62,7 +65,12 @@ Watch::Watch(const RankEnvironment& environment, const std::vector<std::string>&
     signs_[r].who = "rank " + std::to_string(r) + " (" + who.at(r) + ")";
   }
   WriteSign();
-  thread_ = std::thread([this] { Run(); });
+  try {
+    thread_ = std::thread([this] { Run(); });
+  } catch (const std::system_error&) {
+    throw ResourceError("the system starts no thread to watch the other ranks with", "",
+                        "allow more processes (ulimit -u, or the limit of the control group)");
+  }
 }
 
 Watch::~Watch() {

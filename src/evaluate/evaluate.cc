@@ -164,6 +164,9 @@ Scored ScoreShare(Network& network, const Dataset& dataset, const Config& config
                       static_cast<uint64_t>(config.seed));
       scores = FuseScores(output, batch.clips, config.eval);
     });
+    for (const auto& [name, rows] : scores) {
+      RequireFiniteScores(rows, batch.ids.empty() ? "" : batch.ids.front(), network);
+    }
     if (result.streams.empty()) {
       for (const auto& [name, rows] : scores) result.streams.emplace_back(name, ScoreTable{});
     }
@@ -258,6 +261,21 @@ Scored ScoreTogether(Group& group, const std::function<Scored()>& score) {
 }
 
 }  // namespace
+
+void RequireFiniteScores(const at::Tensor& scores, const std::string& clip,
+                         const Network& network) {
+  if (at::isfinite(scores).all().item<bool>()) return;
+  for (const NamedTensor& entry : network.StateDict()) {
+    if (!entry.tensor.is_floating_point()) continue;
+    if (at::isfinite(entry.tensor).all().item<bool>()) continue;
+    throw ScoreError(
+        "the network's scores are NaN or infinite: " + entry.name + " holds numbers that are none",
+        clip, "use an earlier checkpoint of this training");
+  }
+  throw ScoreError(
+      "the network's scores are NaN or infinite, though its weights are not", clip,
+      "look at the clip's joints and scores (`kinefit data show`); with fp16 try bf16");
+}
 
 EvaluationResult Evaluate(Network& network, const Dataset& dataset, const Config& config,
                           int64_t clips, bool flip,

@@ -9,10 +9,21 @@
 #include "config/config.h"
 #include "distributed/group.h"
 #include "evaluate/metrics.h"
+#include "files/error.h"
 #include "loader/loader.h"
 #include "model/network.h"
 
 namespace kinefit {
+
+// Scores that are NaN or infinite: they count for nothing, so whoever measures with them stops.
+class ScoreError : public Error {
+ public:
+  using Error::Error;
+};
+
+// Throws ScoreError, naming the clip and the first tensor of the network that holds NaN or an
+// infinity, unless all `scores` are finite.
+void RequireFiniteScores(const at::Tensor& scores, const std::string& clip, const Network& network);
 
 // Scores per stream ("rgb", "pose", "fused_head" as far as they exist) and "fused", their weighted
 // sum: each stream's softmax averaged over the sample's clips (mmaction2 average_clips="prob"),

@@ -51,6 +51,20 @@ double TopKAccuracy(const ScoreTable& table, int64_t k) {
   return static_cast<double>(hits) / static_cast<double>(table.size());
 }
 
+double MeanLogLoss(const ScoreTable& table) {
+  constexpr double kLeast = 1e-12;
+  CheckTable(table);
+  double sum = 0;
+  for (int64_t i = 0; i < table.size(); ++i) {
+    const double* row = table.scores.data() + i * table.classes;
+    double all = 0;
+    for (int64_t c = 0; c < table.classes; ++c) all += row[c];
+    sum -=
+        std::log(std::max(all > 0 ? row[table.labels[static_cast<size_t>(i)]] / all : 0, kLeast));
+  }
+  return table.size() == 0 ? 0 : sum / static_cast<double>(table.size());
+}
+
 std::vector<int64_t> Predictions(const ScoreTable& table) {
   CheckTable(table);
   std::vector<int64_t> predictions;

@@ -21,6 +21,9 @@ double TopKAccuracy(const ScoreTable& table, int64_t k);
 // Mean recall over the classes that occur among the labels or the predictions (mmaction2
 // mean_class_accuracy). 0 for an empty table.
 double MeanClassAccuracy(const ScoreTable& table);
+// Mean of -log(share of the label's score in the sum of all), the loss of scores that are sums of
+// probabilities. 0 for an empty table.
+double MeanLogLoss(const ScoreTable& table);
 // [N]: the class with the highest score, the lowest index among equals (np.argmax, as mmaction2's
 // confusion matrix has it; so with ties it may differ from TopKAccuracy's first).
 std::vector<int64_t> Predictions(const ScoreTable& table);

@@ -75,6 +75,9 @@ std::vector<std::pair<std::string, double>> NamedMetrics(const EvaluationResult&
     metrics.emplace_back("top5/" + summary.stream, summary.top5);
     metrics.emplace_back("mean_class/" + summary.stream, summary.mean_class);
   }
+  for (const auto& [name, table] : result.streams) {
+    metrics.emplace_back("loss/" + name, MeanLogLoss(table));
+  }
   return metrics;
 }
 
@@ -137,10 +140,22 @@ TextRows ConfusionRows(const ScoreTable& table, const std::vector<std::string>& 
   return rows;
 }
 
+namespace {
+
+// "71.43 %" as a number that programs read, in percent: "71.43".
+std::string Plain(const std::string& cell) {
+  const size_t end = cell.size() < 2 ? std::string::npos : cell.size() - 2;
+  const bool percent = end != std::string::npos && end > 0 && cell.compare(end, 2, " %") == 0 &&
+                       cell.find_first_not_of("0123456789.") == end;
+  return percent ? cell.substr(0, end) : cell;
+}
+
+}  // namespace
+
 void WriteCsv(const std::string& path, const TextRows& rows) {
   std::string text;
   for (const std::vector<std::string>& row : rows) {
-    for (size_t c = 0; c < row.size(); ++c) text += (c > 0 ? "," : "") + CsvCell(row[c]);
+    for (size_t c = 0; c < row.size(); ++c) text += (c > 0 ? "," : "") + CsvCell(Plain(row[c]));
     text += "\r\n";
   }
   PublishFile(path, text);

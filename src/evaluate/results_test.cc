@@ -53,7 +53,7 @@ TEST_F(ResultsTest, SummaryPerStream) {
   EXPECT_DOUBLE_EQ(summaries[2].top5, 1);
   EXPECT_DOUBLE_EQ(summaries[2].mean_class, 0.75);
   const auto metrics = NamedMetrics(HandMade());
-  ASSERT_EQ(metrics.size(), 9U);
+  ASSERT_EQ(metrics.size(), 12U);
   EXPECT_EQ(metrics[6].first, "top1/fused");
   EXPECT_DOUBLE_EQ(metrics[6].second, 0.75);
   EXPECT_EQ(SummaryRows(HandMade())[3],

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -20,8 +21,8 @@ class MappedFile {
   std::string_view bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
 
-  // Reading beyond the end of a file that was cut after it was mapped would end the process. Call
-  // this before reading what may have been gone; throws Error if the file is shorter now.
+  // What lies beyond the end of a file that was cut after it was mapped reads as zeros. Call this
+  // after reading, before what was read is used; throws Error if the file is, or was, shorter.
   void CheckSize() const;
   // Asks the system to read these bytes ahead; returns at once.
   void Prefetch(size_t offset, size_t size) const;
@@ -30,12 +31,14 @@ class MappedFile {
   void Release(size_t offset, size_t size) const;
 
  private:
+  struct Guarded;
   void Advise(size_t offset, size_t size, int advice) const;
 
   std::string path_;
   const char* data_ = nullptr;
   size_t size_ = 0;
   int file_ = -1;
+  std::unique_ptr<Guarded> guard_;
 };
 
 }  // namespace kinefit

@@ -109,5 +109,27 @@ TEST(MappedFile, RefusesWhatIsNoFile) {
   EXPECT_THROW(MappedFile(folder.path()), Error);
 }
 
+// Without a guard, reading behind the end of a file that was cut meanwhile ends the process.
+TEST(MappedFile, AFileThatShrinksWhileItIsReadIsAnError) {
+  TestFolder folder;
+  const std::string path = folder.File("x");
+  PublishFile(path, std::string(1 << 20, 'x'));
+  const MappedFile file(path);
+  EXPECT_EQ(file.bytes()[(1 << 20) - 1], 'x');
+  std::filesystem::resize_file(path, 100);
+  size_t sum = 0;
+  for (const char c : file.bytes()) sum += static_cast<size_t>(c);
+  EXPECT_LT(sum, size_t{1 << 20} * 'x');
+  try {
+    file.CheckSize();
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.where(), path);
+    EXPECT_NE(error.problem().find("shorter"), std::string::npos);
+  }
+  std::filesystem::resize_file(path, 1 << 20);  // grown again: what was read is wrong all the same
+  EXPECT_THROW(file.CheckSize(), Error);
+}
+
 }  // namespace
 }  // namespace kinefit

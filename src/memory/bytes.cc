@@ -14,9 +14,9 @@ namespace kinefit {
 
 int64_t ParseBytes(const std::string& text, const std::string& where) {
   static const std::map<std::string, double> kUnits = {
-      {"", 1.0},       {"b", 1.0},      {"bytes", 1.0}, {"k", 0x1p10},   {"kib", 0x1p10},
-      {"m", 0x1p20},   {"mib", 0x1p20}, {"g", 0x1p30},  {"gib", 0x1p30}, {"t", 0x1p40},
-      {"tib", 0x1p40}, {"kb", 1e3},     {"mb", 1e6},    {"gb", 1e9},     {"tb", 1e12}};
+      {"b", 1.0},      {"bytes", 1.0}, {"k", 0x1p10},   {"kib", 0x1p10}, {"m", 0x1p20},
+      {"mib", 0x1p20}, {"g", 0x1p30},  {"gib", 0x1p30}, {"t", 0x1p40},   {"tib", 0x1p40},
+      {"kb", 1e3},     {"mb", 1e6},    {"gb", 1e9},     {"tb", 1e12}};
   const char* begin = text.c_str();
   char* end = nullptr;
   const double number = std::strtod(begin, &end);
@@ -25,6 +25,10 @@ int64_t ParseBytes(const std::string& text, const std::string& where) {
     if (std::isspace(static_cast<unsigned char>(*c)) == 0) {
       unit += static_cast<char>(std::tolower(static_cast<unsigned char>(*c)));
     }
+  }
+  if (end != begin && unit.empty()) {
+    throw Error("\"" + text + "\" has no unit", where,
+                "write what it counts, for example \"" + text + "GiB\" or \"" + text + "MiB\"");
   }
   const auto known = kUnits.find(unit);
   const double bytes = known == kUnits.end() ? 0 : std::floor(number * known->second);

@@ -5,7 +5,7 @@
 
 namespace kinefit {
 
-// "6GiB", "39.39 GiB", "512 MB", "1048576": a number and an optional unit, B, KiB, MiB, GiB, TiB
+// "6GiB", "39.39 GiB", "512 MB", "1048576 B": a number and a unit, B, KiB, MiB, GiB, TiB
 // (powers of 1024; K, M, G, T alone mean the same) or KB, MB, GB, TB (powers of 1000), in any case.
 // Throws Error naming `where` (the key or option the text came from) for anything else, and for
 // zero or less.

@@ -12,7 +12,7 @@ TEST(ParseBytes, KnowsBinaryAndDecimalUnits) {
   EXPECT_EQ(ParseBytes("39.5 gib", "budget"), int64_t{79} << 29);
   EXPECT_EQ(ParseBytes("512M", "budget"), int64_t{512} << 20);
   EXPECT_EQ(ParseBytes("2kB", "budget"), 2000);
-  EXPECT_EQ(ParseBytes("1048576", "budget"), 1048576);
+  EXPECT_EQ(ParseBytes("1048576B", "budget"), 1048576);
 }
 
 TEST(ParseBytes, RefusesEverythingElse) {

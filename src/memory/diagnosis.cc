@@ -12,8 +12,16 @@
 namespace kinefit {
 namespace {
 
-// Less than a tenth of a GPU is never called the cause.
-bool IsSignificant(int64_t bytes, const OomMessage& m) { return bytes >= *m.capacity / 10; }
+// Less than a tenth of a GPU is not called the cause, unless it is many times the request: then it
+// would have done for long, whatever the GPU's size.
+bool IsSignificant(int64_t bytes, const OomMessage& m) {
+  constexpr int64_t kManyRequests = 16;
+  return bytes >= *m.capacity / 10 ||
+         (m.requested && !m.graphs && bytes / kManyRequests >= *m.requested);
+}
+
+// Messages round to a hundredth of their unit: three figures of gigabytes may be off by so much.
+constexpr int64_t kRounding = int64_t{16} << 20;
 
 std::string Percent(int64_t part, int64_t whole) {
   const double percent = 100 * static_cast<double>(part) / static_cast<double>(whole);
@@ -58,7 +66,8 @@ OomCause FindCause(const GpuLedger& ledger) {
   if (ledger.contradictory || !m.requested) return OomCause::kUnclear;
   if (m.capacity && *m.requested > *m.capacity) return OomCause::kTooLarge;
   const int64_t pytorch = m.allocated.value_or(0) + m.unused.value_or(0);
-  if (m.allowed && pytorch + *m.requested > *m.allowed) return OomCause::kOwnLimit;
+  const int64_t tolerance = m.free && *m.free >= *m.requested ? kRounding : 0;
+  if (m.allowed && pytorch + *m.requested > *m.allowed - tolerance) return OomCause::kOwnLimit;
   if (m.largest && *m.requested > *m.largest) return OomCause::kFreeYetFailed;
   if (!m.capacity || !m.allocated || !m.free) return OomCause::kUnclear;
   if (*m.free >= *m.requested) return OomCause::kFreeYetFailed;
@@ -123,13 +132,6 @@ std::string WhyFragmented(const GpuLedger& ledger) {
          "pieces PyTorch had given back before it gave up.) A smaller batch would only hide that.";
 }
 
-// What this process holds outside PyTorch; a guess from above where the message does not say.
-int64_t OwnContext(const GpuLedger& ledger) {
-  const OomMessage& m = ledger.message;
-  if (!m.process) return std::min(ledger.rest, kContextBytes);
-  return std::max<int64_t>(*m.process - m.allocated.value_or(0) - m.unused.value_or(0), 0);
-}
-
 std::string WhyTensors(const GpuLedger& ledger) {
   const OomMessage& m = ledger.message;
   std::string why = Asked(m);
@@ -142,7 +144,7 @@ std::string WhyTensors(const GpuLedger& ledger) {
   const int64_t wanted = *m.allocated + *m.requested;
   const int64_t missing = *m.requested - *m.free;
   why += "With the request they come to " + FormatAmount(wanted);
-  if (wanted > *m.capacity - OwnContext(ledger)) {
+  if (wanted > *m.capacity) {
     why += ": more than the GPU could give if nothing else were on it. ";
   } else {
     why += "; " + FormatAmount(missing) + " were missing. ";
@@ -159,7 +161,8 @@ std::string WhyTensors(const GpuLedger& ledger) {
            " of the GPU: look for the single tensor that is so large (clip length, crop, attention "
            "over all tokens). ";
   }
-  return why + "The step needs more memory than there is.";
+  return why + (wanted > *m.capacity ? "The step needs more memory than there is."
+                                     : "The step needs more memory than was left.");
 }
 
 std::string WhyFreeYetFailed(const OomMessage& m) {

@@ -282,5 +282,44 @@ TEST(Diagnose, KeepsItsPromisesForDamagedMessages) {
   EXPECT_GT(found, 10000u);
 }
 
+TEST(Diagnosis, NoSentenceThatTheFiguresDoNotBear) {
+  const auto why = [](const std::string& text) {
+    const std::vector<OomMessage> found = FindOomMessages(text);
+    return found.size() == 1 ? Diagnose(found[0]).why : std::to_string(found.size()) + " found";
+  };
+  // 2 GiB more than 7.5 are 9.5 of 9.6: not more than there is.
+  const std::string small = why(
+      "CUDA out of memory. Tried to allocate 2.00 GiB (GPU 0; 9.60 GiB total capacity; 7.50 GiB "
+      "already allocated; 1.70 GiB free; 7.60 GiB reserved in total by PyTorch)");
+  EXPECT_EQ(small.find("more than the GPU could give"), std::string::npos) << small;
+  EXPECT_EQ(small.find("more memory than there is"), std::string::npos) << small;
+  // Under a tenth of the GPU, and yet ten times what was asked for.
+  const std::string cache =
+      why("CUDA out of memory. Tried to allocate 20.00 MiB (GPU 0; 10.00 GiB total capacity; 9.20 "
+          "GiB already allocated; 5.00 MiB free; 9.60 GiB reserved in total by PyTorch)");
+  EXPECT_NE(cache.find("hold no tensor"), std::string::npos) << cache;
+}
+
+TEST(Diagnosis, MoreWordings) {
+  const auto kind = [](const std::string& text) {
+    const std::vector<OomMessage> found = FindOomMessages(text);
+    return found.size() == 1 ? static_cast<int>(found[0].kind) : -1;
+  };
+  const auto is = [](OomKind wanted) { return static_cast<int>(wanted); };
+  EXPECT_EQ(kind("RuntimeError: NVML_SUCCESS == r INTERNAL ASSERT FAILED at "
+                 "\"../c10/cuda/CUDACachingAllocator.cpp\":838"),
+            is(OomKind::kGpuBare));
+  EXPECT_EQ(kind("RuntimeError: unable to mmap 9600 bytes from file </tmp/a>: Cannot allocate"),
+            is(OomKind::kHostAllocation));
+  EXPECT_EQ(kind("OSError: [Errno 12] Cannot allocate memory"), is(OomKind::kHostAllocation));
+  EXPECT_EQ(kind("RuntimeError: GET was unable to find an engine to execute this computation"),
+            is(OomKind::kGpuLibrary));
+  EXPECT_EQ(kind("RuntimeError: Unable to find a valid cuDNN algorithm to run convolution"),
+            is(OomKind::kGpuLibrary));
+  EXPECT_EQ(kind("  File \"torch/utils/data/_utils/pin_memory.py\", line 57\n    return "
+                 "data.pin_memory(device)\nRuntimeError: CUDA error: out of memory"),
+            is(OomKind::kHostAllocation));
+}
+
 }  // namespace
 }  // namespace kinefit

@@ -256,6 +256,9 @@ class Finder {
   void OnTriedToAllocate(size_t at);
   void OnOutOfMemory(size_t at);
   void OnAllocFailed(size_t at);
+  void OnHostWords(size_t at);
+  void OnNvmlAssert(size_t at);
+  void OnCudnnSearch(size_t at);
   void OnCudaErrorName(size_t at);
   void OnKilledProcess(size_t at);
   void OnJobLimit(size_t at);
@@ -384,7 +387,15 @@ void Finder::OnOutOfMemory(size_t at) {
   // "Cuda failure 2 'out of memory'".
   for (const std::string_view lead : {"cudaerror:", "cudadrivererror:", "cudaruntimeerror(2):",
                                       "cudafailure'", "cudafailure2'", "error=2:"}) {
-    if (EndsWith(before, lead)) return AddBare(OomKind::kGpuBare, "CUDA", at - lead.size());
+    if (!EndsWith(before, lead)) continue;
+    // Pinned memory is the host's, though CUDA reports that it ran out.
+    const std::string around = std::string(Before(at, 800)) + std::string(Behind(at, 400));
+    for (const char* pinned : {"pin_memory", "cudahostalloc", "cachinghostallocator"}) {
+      if (Contains(around, pinned)) {
+        return AddBare(OomKind::kHostAllocation, "pinned memory", at - lead.size());
+      }
+    }
+    return AddBare(OomKind::kGpuBare, "CUDA", at - lead.size());
   }
   if (EndsWith(before, "hiperror:")) return AddBare(OomKind::kGpuBare, "HIP", at - 9);
   if (StartsWith(behind, "error:allocationondevice")) {
@@ -401,6 +412,23 @@ void Finder::OnOutOfMemory(size_t at) {
     }
   }
 }
+
+// PyTorch's and Python's words for a host that gives no more: "unable to mmap 4096 bytes from
+// file",
+// "[Errno 12] Cannot allocate memory" (a fork).
+void Finder::OnHostWords(size_t at) {
+  const bool map = StartsWith(Behind(at, 12), "unabletommap");
+  AddBare(OomKind::kHostAllocation, map ? "PyTorch" : "the system", at);
+}
+
+// "NVML_SUCCESS == r INTERNAL ASSERT FAILED": the allocator asked the driver about a GPU that was
+// full.
+void Finder::OnNvmlAssert(size_t at) {
+  if (Contains(Behind(at, 120), "internalassertfailed")) AddBare(OomKind::kGpuBare, "CUDA", at);
+}
+
+// cuDNN found no algorithm whose workspace fits into what is left.
+void Finder::OnCudnnSearch(size_t at) { AddBare(OomKind::kGpuLibrary, "cuDNN", at); }
 
 void Finder::OnCudaErrorName(size_t at) { AddBare(OomKind::kGpuBare, "CUDA", at); }
 
@@ -562,6 +590,12 @@ std::vector<OomMessage> Finder::Run(int64_t* left_out) {
       {"unexpectedbuserrorencounteredinworker", &Finder::OnSharedMemory},
       {"unabletowritetofile</torch_", &Finder::OnSharedMemory},
       {"unabletoallocate", &Finder::OnHostAllocation},
+      {"unabletommap", &Finder::OnHostWords},
+      {"[errno12]cannotallocatememory", &Finder::OnHostWords},
+      {"nvml_success==", &Finder::OnNvmlAssert},
+      {"unabletofindanengine", &Finder::OnCudnnSearch},
+      {"unabletofindavalidcudnnalgorithm", &Finder::OnCudnnSearch},
+      {"novalidconvolutionalgorithms", &Finder::OnCudnnSearch},
       {"std::bad_alloc", &Finder::OnHostAllocation},
   };
   using Searcher = std::boyer_moore_horspool_searcher<std::string_view::const_iterator>;
@@ -607,6 +641,9 @@ const std::vector<std::string>& KnownOomMessages() {
       "\"DefaultCPUAllocator: can't allocate memory\", std::bad_alloc, numpy's MemoryError",
       "kinefit's own \"out of memory: tried to allocate ... of the budget\"",
       "the kernel's \"Out of memory: Killed process\", Slurm's oom_kill, OOMKilled",
+      "NVML's failed assertion, cuDNN's \"unable to find an engine\" and \"no valid ... "
+      "algorithm\"",
+      "\"unable to mmap\", \"[Errno 12] Cannot allocate memory\", a failure to pin memory",
       "\"Killed\", exit code 137, exitcode -9, SIGKILL",
       "\"DataLoader worker ... is killed by signal\", bus error in a worker",
   };

@@ -68,12 +68,22 @@ void Apply(const Plan& plan, Config* config);
 // less than the one before, the last as little as can be.
 std::vector<Plan> Fallbacks(const PlanReport& report, const Plan& current);
 
-// The bytes a run may use: memory.budget if it is set, else what the CPU's machine or container
-// has, less a reserve for the program itself, or what is free on the GPU. 0: there is no such GPU
-// here.
+// The bytes a run may use: memory.budget if it is set (an Error if the machine has not so much),
+// else what is free in the CPU's machine or container, less a reserve for the program itself, or
+// what is free on the GPU. 0: there is no such GPU here.
 int64_t DefaultBudget(const Config& config);
 
-// Physical memory, or the container's limit (cgroup v1 or v2) if that is less; bytes.
-int64_t MachineMemory();
+// What this machine, or the tightest control group on the way from this process to the root, has,
+// and what of it is not held by others; bytes.
+struct MemoryLimits {
+  int64_t total = 0;
+  int64_t free = 0;
+};
+MemoryLimits MachineLimits();
+// From what /proc/self/cgroup holds (`cgroups`), the groups' files below `root` (versions 1 and 2),
+// the machine's memory, what of it is available, and what this process holds itself.
+MemoryLimits ReadMemoryLimits(const std::string& cgroups, const std::string& root, int64_t machine,
+                              int64_t available, int64_t own);
+int64_t MachineMemory();  // MachineLimits().total
 
 }  // namespace kinefit

@@ -149,6 +149,7 @@ std::vector<Prediction> Predictor::Predict(const std::string& video, const std::
                                            std::max<int64_t>(config_.eval.batch_size, 1),
                                            static_cast<uint64_t>(config_.seed));
   const auto scores = FuseScores(output, tensors.clips, config_.eval);
+  for (const auto& [stream, rows] : scores) RequireFiniteScores(rows, sample.id, *network_);
   const at::Tensor fused = scores.back().second[0];
   const double sum = fused.sum().item<double>();
 

@@ -89,7 +89,7 @@ std::string JsonLog::RepairTail() {
 
 void JsonLog::Step(const ProgressStep& step) {
   Json json = Event("step");
-  json["epoch"] = step.epoch;
+  json["epoch"] = step.epoch + 1;
   json["step_in_epoch"] = step.step_in_epoch;
   json["steps_per_epoch"] = step.steps_per_epoch;
   json["iteration"] = step.iteration;
@@ -111,7 +111,7 @@ void JsonLog::Step(const ProgressStep& step) {
 
 void JsonLog::Epoch(const EpochSummary& summary) {
   Json json = Event("epoch");
-  json["epoch"] = summary.epoch;
+  json["epoch"] = summary.epoch + 1;
   json["steps"] = summary.steps;
   json["skipped"] = summary.skipped;
   json["samples"] = summary.samples;
@@ -125,7 +125,7 @@ void JsonLog::Epoch(const EpochSummary& summary) {
 void JsonLog::Validation(int64_t epoch, const std::vector<std::pair<std::string, double>>& metrics,
                          bool best) {
   Json json = Event("val");
-  json["epoch"] = epoch;
+  json["epoch"] = epoch + 1;
   json["metrics"] = Numbers(metrics);
   json["best"] = best;
   WriteLine(Dump(json));
@@ -140,7 +140,7 @@ void JsonLog::Message(const std::string& text) {
 void JsonLog::BadClips(int64_t epoch, const std::vector<std::pair<std::string, std::string>>& clips,
                        int64_t samples) {
   Json json = Event("bad_clips");
-  json["epoch"] = epoch;
+  json["epoch"] = epoch + 1;
   json["samples"] = samples;
   json["clips"] = Json::array();
   for (const auto& [id, reason] : clips) json["clips"].push_back({{"id", id}, {"reason", reason}});

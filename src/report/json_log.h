@@ -12,8 +12,8 @@ namespace kinefit {
 // The run's log: JSON lines (https://jsonlines.org), one object per line with "event" ("step",
 // "val", "epoch", "message", "bad_clips", "checkpoint") and "time" (UTC, ISO 8601). Appended to, so
 // that a resumed run goes on in the same file; steps repeated after a kill appear again, the later
-// ones count. Every line is handed to the system with one write. Numbers that are not finite are
-// null. Not thread-safe.
+// ones count. Epochs count from 1, as on the screen (docs/formats/log.md). Every line is handed to
+// the system with one write. Numbers that are not finite are null. Not thread-safe.
 class JsonLog {
  public:
   // Opens or creates `path`. A last line torn by a kill is removed (or, if it is whole but for its

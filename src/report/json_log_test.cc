@@ -80,10 +80,12 @@ TEST_F(JsonLogTest, RoundTripsEveryEvent) {
   EXPECT_EQ(lines[0]["text"], "lr scaled from 0.01 to 0.008: \"batch\" 16\nand a second line");
   EXPECT_EQ(lines[0]["time"].get<std::string>().size(), 20U);
   EXPECT_EQ(lines[1]["event"], "step");
+  EXPECT_EQ(lines[1]["epoch"], 3);  // from 1, as on the screen
   EXPECT_EQ(lines[1]["loss"].get<double>(), 1.1);
   EXPECT_EQ(lines[1]["losses"]["pose"], 0.5);
   EXPECT_EQ(lines[1]["memory_bytes"], 1LL << 40);
   EXPECT_EQ(lines[3]["event"], "epoch");
+  EXPECT_EQ(lines[3]["epoch"], 3);
   EXPECT_EQ(lines[3]["samples"], 4);
   EXPECT_NEAR(lines[3]["loss"].get<double>(), (3 * 1.1 + 2.1) / 4, 1e-12);
   EXPECT_EQ(lines[4]["metrics"]["top1/fused"].get<double>(), 0.9666);

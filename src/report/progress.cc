@@ -16,6 +16,17 @@
 namespace kinefit {
 namespace {
 
+// The loss, and where there are several streams what each adds to it.
+std::string LossText(const ProgressStep& step) {
+  std::string text = fmt::format("loss {:.4f}", step.loss);
+  if (step.losses.size() < 2) return text;
+  std::string parts;
+  for (const auto& [stream, loss] : step.losses) {
+    parts += (parts.empty() ? "" : ", ") + fmt::format("{} {:.3f}", stream, loss);
+  }
+  return text + " (" + parts + ")";
+}
+
 constexpr size_t kEtaWindow = 100;      // steps; long enough to be calm, short enough to follow
 constexpr double kRedrawSeconds = 0.1;  // faster than this nobody can read
 constexpr double kWaitWarning = 0.2;    // share of the time spent waiting that is worth a colour
@@ -46,7 +57,7 @@ std::vector<Part> LineParts(const ProgressStep& step, double eta) {
   return {
       {fmt::format("epoch {}/{}", step.epoch + 1, TotalEpochs(step)), 9, "\x1b[1m"},
       {fmt::format("{}/{}", step.step_in_epoch + 1, step.steps_per_epoch), 8},
-      {step.skipped ? "loss not finite, step skipped" : fmt::format("loss {:.4f}", step.loss), 7,
+      {step.skipped ? "loss not finite, step skipped" : LossText(step), 7,
        step.skipped ? "\x1b[31m" : ""},
       {fmt::format("top-1 {:.1f}%", 100 * step.top1), 5},
       {fmt::format("lr {:.3g}", step.lr), 1},

@@ -1,11 +1,13 @@
 #include "train/agreement.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <filesystem>
+#include <cerrno>
 #include <fstream>
 #include <functional>
+#include <memory>
 #include <sstream>
 #include <string_view>
 #include <utility>
@@ -25,22 +27,30 @@ std::string FileBytes(const std::string& path) {
   return bytes.str();
 }
 
-// The checkpoint in `bytes`, by way of a file that only this process sees.
-CheckpointDict FromBytes(const std::string& bytes) {
-  const std::string path = (std::filesystem::temp_directory_path() /
-                            ("kinefit-resume-" + std::to_string(getpid()) + ".pth"))
-                               .string();
-  std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  out.close();
-  if (!out) {
-    throw Error("cannot write the checkpoint that rank 0 sent", path,
-                "free some space there, or name another folder with TMPDIR");
+// The checkpoint in `bytes`, read through a file that has no name and lies in memory alone.
+CheckpointDict FromBytes(const std::string& bytes, const std::string& path) {
+  const int file = memfd_create("kinefit-checkpoint", MFD_CLOEXEC);
+  bool written = file >= 0;
+  for (size_t at = 0; written && at < bytes.size();) {
+    const ssize_t count = write(file, bytes.data() + at, bytes.size() - at);
+    if (count < 0 && errno == EINTR) continue;
+    written = count > 0;
+    if (written) at += static_cast<size_t>(count);
   }
-  CheckpointDict root = ReadCheckpoint(path);
-  std::error_code unused;
-  std::filesystem::remove(path, unused);
-  return root;
+  const auto close_file = [](const int* opened) {
+    if (*opened >= 0) close(*opened);
+  };
+  const std::unique_ptr<const int, decltype(close_file)> closing(&file, close_file);
+  if (!written) {
+    throw ResourceError("there is no memory for the checkpoint that rank 0 sent", path,
+                        "free some, or start fewer ranks on this machine");
+  }
+  const std::string name = "/proc/self/fd/" + std::to_string(file);
+  try {
+    return ReadCheckpoint(name);
+  } catch (const Error& error) {
+    throw Error(error.problem(), path + ", as rank 0 sent it", error.remedy());
+  }
 }
 
 size_t HashOf(const at::Tensor& tensor) {
@@ -56,7 +66,7 @@ void ShareCheckpoint(Group& group, std::optional<RunFolder::Found>* found) {
   const std::string path = group.Share(*found ? (*found)->path : "", 0);
   if (path.empty()) return;
   const std::string bytes = group.Share(group.leads() ? FileBytes(path) : "", 0);
-  if (!group.leads()) *found = RunFolder::Found{path, FromBytes(bytes)};
+  if (!group.leads()) *found = RunFolder::Found{path, FromBytes(bytes, path)};
 }
 
 void ShareDecision(Group& group, Recovery::Decision* decision, Config* config) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "checkpoint/checkpoint.h"
+#include "dataset/annotation_reader.h"
 #include "files/error.h"
 #include "files/publish.h"
 #include "model/merge.h"
@@ -34,8 +35,10 @@ Names SingleStreamNames(const Network& network, const std::string& stream) {
   return names;
 }
 
-NamedTensors WeightsOf(const std::string& path, const Names& wanted, Names* lines) {
+NamedTensors WeightsOf(const std::string& path, const std::string& key, const Names& wanted,
+                       Names* lines) {
   if (path.empty()) return {};
+  RequireThere(path, key);
   FoundWeights found = FindWeights(ReadCheckpoint(path), path, /*ema=*/true, wanted);
   if (!found.note.empty()) lines->push_back(path + ": " + found.note);
   return std::move(found.tensors);
@@ -66,6 +69,7 @@ std::vector<Part> PartsOf(const Network& network, const LoadReport& report) {
     lost.insert(line.substr(0, line.find(": file")));
   std::vector<Part> parts;
   for (const auto& [name, tensor] : network.StateDict()) {
+    if (!tensor.is_floating_point()) continue;  // counters of batches, which may be missing
     const std::string part = PartOf(name);
     auto at =
         std::find_if(parts.begin(), parts.end(), [&](const Part& p) { return p.name == part; });
@@ -132,7 +136,8 @@ Names LoadOne(const Config& config, const NamedTensors& targets, Network& networ
   Names lines;
   Names wanted;
   for (const auto& [name, tensor] : targets) wanted.push_back(name);
-  const LoadReport report = Load(config, targets, WeightsOf(file, wanted, &lines), file);
+  const LoadReport report =
+      Load(config, targets, WeightsOf(file, "train.init", wanted, &lines), file);
   if (static_cast<double>(report.loaded) < kLeastShare * static_cast<double>(report.wanted)) {
     TooLittle("only " + std::to_string(report.loaded) + " of its " + std::to_string(report.wanted) +
                   " tensors are there",
@@ -147,8 +152,10 @@ Names LoadTwo(const Config& config, const NamedTensors& targets, Network& networ
   const bool both = !train.init_rgb.empty() && !train.init_pose.empty();
   const std::string files = train.init_rgb + (both ? " and " : "") + train.init_pose;
   Names lines;
-  const NamedTensors rgb = WeightsOf(train.init_rgb, SingleStreamNames(network, "rgb"), &lines);
-  const NamedTensors pose = WeightsOf(train.init_pose, SingleStreamNames(network, "pose"), &lines);
+  const NamedTensors rgb =
+      WeightsOf(train.init_rgb, "train.init_rgb", SingleStreamNames(network, "rgb"), &lines);
+  const NamedTensors pose =
+      WeightsOf(train.init_pose, "train.init_pose", SingleStreamNames(network, "pose"), &lines);
   // Two files say nothing about what joins the streams, so a merge is never complete.
   const LoadReport report = Load(config, targets, MergeSingleStreams(rgb, pose, network), files);
   for (const Part& part : PartsOf(network, report)) {

@@ -1,5 +1,8 @@
 #include "train/nan_guard.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "files/error.h"
 #include "files/publish.h"
 
@@ -18,6 +21,30 @@ std::string SaveNames(const StepResult& result, const std::string& work_dir, int
 }
 
 }  // namespace
+
+namespace {
+
+// On the CPU without taking any memory: this is also called where there is none.
+bool AllFinite(const at::Tensor& tensor) {
+  if (!tensor.is_cpu() || !tensor.is_contiguous() || tensor.scalar_type() != at::kFloat) {
+    return at::isfinite(tensor).all().item<bool>();
+  }
+  const auto* values = tensor.data_ptr<float>();
+  return std::all_of(values, values + tensor.numel(),
+                     [](float value) { return std::isfinite(value); });
+}
+
+}  // namespace
+
+void RequireFiniteStatistics(const Network& network, const std::string& last) {
+  for (const NamedTensor& buffer : network.buffers()) {
+    if (!buffer.tensor.is_floating_point() || AllFinite(buffer.tensor)) continue;
+    throw Error("the statistics of a batch norm are no longer finite: " + buffer.name, "",
+                "find the clip whose joints or scores are absurd (`kinefit data check`), lower "
+                "train.optimizer.lr, or use larger batches" +
+                    (last.empty() ? "" : "; the checkpoint before it is " + last));
+  }
+}
 
 bool NanGuard::Check(const StepResult& result, int64_t iteration, int64_t* skipped_in_a_row,
                      Group& group) const {

@@ -26,4 +26,9 @@ class NanGuard {
   const TrainConfig& config_;
 };
 
+// Throws Error, naming the first, if statistics of batch norms are NaN or infinite: the loss of the
+// training is then as it was, but the network predicts nothing. `last`: the newest checkpoint
+// written before, "" if none.
+void RequireFiniteStatistics(const Network& network, const std::string& last);
+
 }  // namespace kinefit

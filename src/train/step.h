@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -43,7 +44,7 @@ struct StepPartners {
   StepExchange* exchange = nullptr;  // not owned
   int64_t world = 1;
   bool sync_bn = false;
-  const volatile bool* interrupted = nullptr;  // this process was asked to stop; may be null
+  const std::atomic<bool>* interrupted = nullptr;  // this process was asked to stop; may be null
 };
 
 // One optimizer step: forward and backward of each micro-batch, accumulation, norm, clipping,

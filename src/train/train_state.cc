@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "config/load.h"
 #include "files/error.h"
 #include "train/settings_diff.h"
 
@@ -220,6 +221,21 @@ CheckpointDict MakeTrainCheckpoint(const TrainParts& parts, const TrainState& st
   if (parts.scaler != nullptr) root.emplace_back("loss_scaler", parts.scaler->State());
   root.emplace_back("training", std::move(training));
   return root;
+}
+
+void RefuseOtherNetwork(const CheckpointDict& root, const std::string& path, const Config& config) {
+  const CheckpointValue* text = Find(root, "config");
+  if (text == nullptr || !std::holds_alternative<std::string>(text->value())) return;
+  std::string type;
+  try {
+    type = LoadConfigText(text->AsString(path), path + ": config").config.model.type;
+  } catch (const Error&) {
+    return;  // of another version; whether the weights fit shows next
+  }
+  if (type == config.model.type) return;
+  throw Error(
+      "the run there is of model.type \"" + type + "\"; this is \"" + config.model.type + "\"",
+      path, "choose another train.work_dir (--work-dir) for this network");
 }
 
 bool IsResumable(const CheckpointDict& root) {

@@ -68,6 +68,10 @@ CheckpointDict MakeTrainCheckpoint(const TrainParts& parts, const TrainState& st
                                    const RunIdentity& identity, bool weights_only);
 
 // True if `root` holds what a resume needs.
+// Throws Error, in one sentence, if the checkpoint's own configuration says that it is of another
+// model.type than `config`. Says nothing about checkpoints without one.
+void RefuseOtherNetwork(const CheckpointDict& root, const std::string& path, const Config& config);
+
 bool IsResumable(const CheckpointDict& root);
 
 // Puts a run back to where `root` (read from `path`) left it, and returns what it remembered.

@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <new>
@@ -79,7 +80,7 @@ class TrainingRun {
  public:
   TrainingRun(Network& network, const Config& config, const Dataset& train_set,
               const Validator& validate, const std::string& effective_config,
-              TrainObserver& observer, const volatile bool* interrupted, Group* group)
+              TrainObserver& observer, const std::atomic<bool>* interrupted, Group* group)
       : alone_(Alone()),
         group_(group == nullptr ? *alone_ : *group),
         network_(network),
@@ -183,7 +184,7 @@ class TrainingRun {
   Config config_;  // as the run has it now: recovery may change its plan
   const Validator& validate_;
   TrainObserver& observer_;
-  const volatile bool* interrupted_;
+  const std::atomic<bool>* interrupted_;
   RunFolder folder_;
   const Dataset& train_set_;
   std::unique_ptr<Loader> loader_;
@@ -307,6 +308,7 @@ std::string TrainingRun::FailureOf(const std::vector<int64_t>& ranks, const std:
 
 void TrainingRun::Resume(const std::string& path, const CheckpointDict& root) {
   std::vector<std::string> changes;
+  RefuseOtherNetwork(root, path, config_);
   state_ = RestoreTrainCheckpoint(root, path, Parts(), identity_, &changes);
   last_checkpoint_ = path;
   saved_iteration_ = state_.iteration;
@@ -571,6 +573,7 @@ void TrainingRun::Record(const ValidationResult& result) {
 
 void TrainingRun::Save() {
   group_.Tell(state_.iteration, RankPhase::kSaving);
+  RequireFiniteStatistics(network_, last_checkpoint_);
   ShareBadClips();
   if (several()) {
     if (!config_.distributed.sync_bn) ShareStatistics(0);
@@ -594,6 +597,8 @@ TrainResult TrainingRun::End(TrainEnd end) {
   result.end = end;
   result.iterations = state_.iteration;
   result.best_top1 = state_.best_top1;
+  result.best_epoch =
+      (state_.best_iteration + length_.steps_per_epoch - 1) / length_.steps_per_epoch;
   result.best_checkpoint = folder_.HasBest() ? folder_.BestPath() : "";
   result.last_checkpoint = last_checkpoint_;
   return result;
@@ -603,7 +608,7 @@ TrainResult TrainingRun::End(TrainEnd end) {
 
 TrainResult Train(Network& network, const Config& config, const Dataset& train_set,
                   const Validator& validate, const std::string& effective_config,
-                  TrainObserver& observer, const volatile bool* interrupted, Group* group) {
+                  TrainObserver& observer, const std::atomic<bool>* interrupted, Group* group) {
   TrainingRun run(network, config, train_set, validate, effective_config, observer, interrupted,
                   group);
   return run.Run();

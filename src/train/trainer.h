@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -62,6 +63,7 @@ struct TrainResult {
   TrainEnd end = TrainEnd::kFinished;
   int64_t iterations = 0;
   double best_top1 = -1;        // -1: never validated
+  int64_t best_epoch = 0;       // whose network the best checkpoint is, from 1
   std::string best_checkpoint;  // "" if none
   std::string last_checkpoint;
 };
@@ -87,7 +89,7 @@ struct TrainResult {
 // throw StopAsked on all. null: this process alone.
 TrainResult Train(Network& network, const Config& config, const Dataset& train_set,
                   const Validator& validate, const std::string& effective_config,
-                  TrainObserver& observer, const volatile bool* interrupted,
+                  TrainObserver& observer, const std::atomic<bool>* interrupted,
                   Group* group = nullptr);
 
 }  // namespace kinefit

@@ -162,7 +162,7 @@ class TrainerTest : public testing::Test {
   std::string folder_;
   Dataset set_;
   Validator validate_;
-  volatile bool interrupted_ = false;
+  std::atomic<bool> interrupted_{false};
 };
 
 using FileNames = std::vector<std::string>;
