@@ -34,9 +34,8 @@ int RunForward(const Arguments& arguments) {
   // What the checkpoint lacks is as a new network has it, a PCAN's gates closed for one.
   InitialiseNetwork(*network, config.model, static_cast<uint64_t>(config.seed));
   const CheckpointDict file = ReadCheckpoint(arguments.checkpoint);
-  const LoadReport report =
-      LoadInto(NamedTensorsOf(*network), StateDictOf(file, arguments.checkpoint), arguments.strict,
-               arguments.checkpoint);
+  const LoadReport report = LoadWeights(NamedTensorsOf(*network), file, /*ema=*/false,
+                                        arguments.strict, arguments.checkpoint);
   std::printf("%s\n", report.Summary().c_str());
 
   const NpzArrays arrays = ReadNpz(arguments.input);

@@ -183,7 +183,7 @@ std::vector<std::pair<std::string, at::Tensor>> NamedTensorsOf(const Network& ne
 void LoadTrainedWeights(Network& network, const std::string& checkpoint) {
   const CheckpointDict root = ReadCheckpoint(checkpoint);
   const LoadReport report =
-      LoadInto(NamedTensorsOf(network), StateDictOf(root, checkpoint, true), false, checkpoint);
+      LoadWeights(NamedTensorsOf(network), root, /*ema=*/true, /*strict=*/false, checkpoint);
   if (!report.missing.empty() || !report.mismatched.empty() || !report.unexpected.empty()) {
     throw Error("the checkpoint is of another network: " + report.Summary(), checkpoint,
                 "use the configuration it was trained with");

@@ -53,14 +53,19 @@ void WriteCheckpoint(const std::string& path, const CheckpointDict& root);
 // Throws Error naming the file for anything malformed.
 CheckpointDict ReadCheckpoint(const std::string& path);
 
-// The weights of a checkpoint: its "state_dict" (or "model", or the root itself if it is one), with
-// a "module." prefix removed. With `ema` the averaged weights where the checkpoint has them.
-std::vector<std::pair<std::string, at::Tensor>> StateDictOf(const CheckpointDict& root,
-                                                            const std::string& path,
-                                                            bool ema = false);
+using NamedTensorList = std::vector<std::pair<std::string, at::Tensor>>;
+
+// The weights of a checkpoint: of its dictionaries the one with most tensors that `network` (if
+// given) names or whose names end like a layer's, without the prefixes of wrappers ("module.",
+// "_orig_mod.", Lightning's "model."). With `ema` the averaged weights where the checkpoint has
+// them. `said` becomes "" or what was unusual, a phrase for the user. Throws Error if there are
+// none.
+NamedTensorList StateDictOf(const CheckpointDict& root, const std::string& path, bool ema = false,
+                            const NamedTensorList* network = nullptr, std::string* said = nullptr);
 
 struct LoadReport {
   int64_t loaded = 0;
+  std::string source;                   // where the weights were found, if that is unusual
   std::vector<std::string> missing;     // in the network, not in the file
   std::vector<std::string> unexpected;  // in the file, not in the network
   std::vector<std::string> mismatched;  // "name: file [..], network [..]"
@@ -71,8 +76,11 @@ struct LoadReport {
 // Copies `source` into `target` tensors of the same name and shape (in place, across devices and
 // dtypes). num_batches_tracked may be missing on either side. `strict` throws Error unless clean;
 // an Error is thrown in any case if nothing at all matches (checkpoint of another network).
-LoadReport LoadInto(const std::vector<std::pair<std::string, at::Tensor>>& target,
-                    const std::vector<std::pair<std::string, at::Tensor>>& source, bool strict,
+LoadReport LoadInto(const NamedTensorList& target, const NamedTensorList& source, bool strict,
                     const std::string& path);
+
+// StateDictOf for the network whose tensors are `target`, then LoadInto.
+LoadReport LoadWeights(const NamedTensorList& target, const CheckpointDict& root, bool ema,
+                       bool strict, const std::string& path);
 
 }  // namespace kinefit

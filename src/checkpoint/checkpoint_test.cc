@@ -364,6 +364,50 @@ TEST(StateDictOf, FindsTheWeights) {
             "w=1");
 }
 
+TEST(StateDictOf, TakesOffAnyMixOfWrappers) {
+  const at::Tensor one = at::ones({1});
+  for (const char* name :
+       {"module.a.conv.weight", "_orig_mod.a.conv.weight", "module._orig_mod.a.conv.weight",
+        "_orig_mod.module.a.conv.weight", "model.a.conv.weight", "net.module.a.conv.weight",
+        "model._orig_mod.module.a.conv.weight", "model.net.a.conv.weight",
+        "a._orig_mod.conv.weight", "_fsdp_wrapped_module.a.module.conv._orig_mod.weight"}) {
+    std::string said;
+    const auto weights =
+        StateDictOf({{"state_dict", CheckpointDict{{name, one}}}}, "x.pth", false, nullptr, &said);
+    EXPECT_EQ(weights[0].first, "a.conv.weight") << name;
+    EXPECT_NE(said.find("without the wrappers' \""), std::string::npos) << said;
+  }
+  // Two names must not become one.
+  const auto both = StateDictOf({{"module.w", one}, {"w", one}}, "x.pth");
+  EXPECT_EQ(both[0].first, "module.w");
+}
+
+TEST(StateDictOf, FindsTheDictionaryWithTheWeights) {
+  const at::Tensor one = at::ones({1});
+  const CheckpointDict weights = {{"a.weight", one}, {"a.bias", one}};
+  for (const char* key :
+       {"model_state", "model_state_dict", "net", "network", "params", "weights"}) {
+    const CheckpointDict root = {
+        {"mean", one},
+        {"optimizer", CheckpointDict{{"a.weight", one}, {"a.bias", one}, {"b.weight", one}}},
+        {"state_dict", CheckpointDict{}},
+        {key, weights}};
+    std::string said;
+    EXPECT_EQ(StateDictOf(root, "x.pth", false, nullptr, &said).size(), 2u) << key;
+    EXPECT_EQ(said, std::string("found under \"") + key + "\"");
+  }
+  EXPECT_EQ(StateDictOf({{"checkpoint", CheckpointDict{{"model", weights}}}}, "x.pth").size(), 2u);
+
+  // The network's own names count more than the number of tensors.
+  const CheckpointDict two = {{"critic", CheckpointDict{{"c.weight", one}, {"c.bias", one}}},
+                              {"actor", CheckpointDict{{"module.a.weight", one}}}};
+  const at::Tensor place = at::zeros({1});
+  const LoadReport report = LoadWeights({{"a.weight", place}}, two, false, true, "x.pth");
+  EXPECT_EQ(report.Summary(),
+            "loaded 1 tensors, found under \"actor\", without the wrappers' \"module.\"");
+  EXPECT_EQ(place.item<float>(), 1);
+}
+
 TEST(LoadInto, ReportsEveryDifference) {
   const at::Tensor a = at::zeros({2});
   const at::Tensor b = at::zeros({3});
@@ -390,6 +434,22 @@ TEST(LoadInto, ReportsEveryDifference) {
 }
 
 #ifdef KINEFIT_SHARED
+TEST(Fixtures, CheckpointsOfCompiledNetworksLoad) {
+  const std::string shared = KINEFIT_SHARED;
+  const std::string cases = shared + "/cases/";
+  if (!std::filesystem::exists(cases)) GTEST_SKIP() << "NOT CHECKED: " << cases << " is absent";
+  const auto want = StateDictOf(ReadCheckpoint(shared + "/parity/rgbpose_tiny.pth"), "plain");
+  for (const char* name : {"checkpoint_compiled.pth", "checkpoint_compiled_ddp.pth"}) {
+    NamedTensorList target;
+    for (const auto& [key, tensor] : want) target.emplace_back(key, at::zeros_like(tensor));
+    LoadWeights(target, ReadCheckpoint(cases + name), false, true, name);
+    for (size_t i = 0; i < want.size(); ++i) {
+      EXPECT_TRUE(at::equal(want[i].second, target[i].second)) << want[i].first;
+    }
+    EXPECT_EQ(target.size(), 594u);
+  }
+}
+
 TEST(Fixtures, PlainAndMmengineCheckpointsAgree) {
   const std::string folder = std::string(KINEFIT_SHARED) + "/parity/";
   if (!std::filesystem::exists(folder)) GTEST_SKIP() << "NOT CHECKED: " << folder << " is absent";

@@ -1,17 +1,17 @@
 #include <algorithm>
+#include <array>
+#include <set>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/wrapped_names.h"
 #include "files/error.h"
 
 namespace kinefit {
 namespace {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
-
-constexpr char kModule[] = "module.";  // put before every name by data-parallel wrappers
-constexpr size_t kModuleSize = sizeof(kModule) - 1;
 
 const CheckpointValue* Member(const CheckpointDict& dict, const std::string& key) {
   for (const auto& [name, value] : dict) {
@@ -20,15 +20,69 @@ const CheckpointValue* Member(const CheckpointDict& dict, const std::string& key
   return nullptr;
 }
 
-NamedTensors TensorsOf(const CheckpointDict& dict) {
+// The tensors of `dict` under their names in the network; `removed` gets what wrappers had added.
+NamedTensors TensorsOf(const CheckpointDict& dict, std::set<std::string>* removed = nullptr) {
+  std::unordered_set<std::string> names;
+  for (const auto& [name, value] : dict) names.insert(name);
   NamedTensors tensors;
+  std::string wrapper;
   for (const auto& [name, value] : dict) {
     const auto* tensor = std::get_if<at::Tensor>(&value.value());
     if (tensor == nullptr || !tensor->defined()) continue;
-    const bool wrapped = name.compare(0, kModuleSize, kModule) == 0;
-    tensors.emplace_back(wrapped ? name.substr(kModuleSize) : name, *tensor);
+    const std::string bare = UnwrappedName(name, &wrapper);
+    const bool wrapped = !wrapper.empty() && names.count(bare) == 0;
+    if (wrapped && removed != nullptr) removed->insert(wrapper);
+    tensors.emplace_back(wrapped ? bare : name, *tensor);
   }
   return tensors;
+}
+
+// A dictionary of a checkpoint, and the path of keys to it ("" for the root).
+struct Candidate {
+  std::string where;
+  const CheckpointDict* dict;
+};
+
+void FindCandidates(const CheckpointDict& dict, const std::string& where, int depth,
+                    std::vector<Candidate>* found) {
+  constexpr int kDeepest = 3;
+  found->push_back({where, &dict});
+  if (depth == kDeepest) return;
+  for (const auto& [key, value] : dict) {
+    const auto* member = std::get_if<CheckpointDict>(&value.value());
+    if (member == nullptr || !MayHoldWeights(key)) continue;
+    FindCandidates(*member, where.empty() ? key : where + "." + key, depth + 1, found);
+  }
+}
+
+// Where a checkpoint keeps its weights: the dictionary with most tensors that the network knows or,
+// if that says nothing, whose names end like a layer's; of equals the usual places first.
+Candidate FindWeights(const CheckpointDict& root, const NamedTensors* network) {
+  std::vector<Candidate> candidates;
+  FindCandidates(root, "", 0, &candidates);
+  const auto rank = [](const Candidate& candidate) {
+    return candidate.where == "state_dict" ? 0 : candidate.where == "model" ? 1 : 2;
+  };
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [&](const Candidate& a, const Candidate& b) { return rank(a) < rank(b); });
+  std::unordered_set<std::string> known;
+  if (network != nullptr) {
+    for (const auto& [name, tensor] : *network) known.insert(name);
+  }
+  Candidate best{"", nullptr};
+  std::array<size_t, 3> best_score = {0, 0, 0};
+  for (const Candidate& candidate : candidates) {
+    std::array<size_t, 3> score = {0, 0, 0};
+    for (const auto& [name, tensor] : TensorsOf(*candidate.dict)) {
+      score[0] += known.count(name);
+      score[1] += EndsLikeAWeight(name) ? 1 : 0;
+      score[2] = 1;
+    }
+    if (score <= best_score) continue;
+    best = candidate;
+    best_score = score;
+  }
+  return best;
 }
 
 // The averaged parameters of a kinefit checkpoint ("ema": {"state_dict": ...}) or of others that
@@ -69,18 +123,22 @@ std::string Listed(const std::string& title, const std::vector<std::string>& nam
 
 }  // namespace
 
-NamedTensors StateDictOf(const CheckpointDict& root, const std::string& path, bool ema) {
-  NamedTensors weights;
-  for (const char* key : {"state_dict", "model"}) {
-    const CheckpointValue* member = Member(root, key);
-    const auto* dict = member == nullptr ? nullptr : std::get_if<CheckpointDict>(&member->value());
-    if (dict != nullptr) weights = TensorsOf(*dict);
-    if (!weights.empty()) break;
+NamedTensors StateDictOf(const CheckpointDict& root, const std::string& path, bool ema,
+                         const NamedTensors* network, std::string* said) {
+  const Candidate place = FindWeights(root, network);
+  if (place.dict == nullptr) {
+    throw Error("the checkpoint holds no weights: no dictionary with tensors in it", path,
+                "check that it is the right file");
   }
-  if (weights.empty()) weights = TensorsOf(root);
-  if (weights.empty()) {
-    throw Error("the checkpoint holds no weights: no \"state_dict\" or \"model\" with tensors",
-                path, "check that it is the right file");
+  std::set<std::string> removed;
+  NamedTensors weights = TensorsOf(*place.dict, &removed);
+  if (said != nullptr) {
+    const bool usual = place.where.empty() || place.where == "state_dict" || place.where == "model";
+    *said = usual ? "" : "found under \"" + place.where + "\"";
+    std::string list;
+    for (const std::string& prefix : removed)
+      list += (list.empty() ? "\"" : ", \"") + prefix + "\"";
+    if (!list.empty()) *said += (said->empty() ? "" : ", ") + ("without the wrappers' " + list);
   }
   if (!ema) return weights;
   std::unordered_map<std::string, at::Tensor> averaged;
@@ -94,6 +152,7 @@ NamedTensors StateDictOf(const CheckpointDict& root, const std::string& path, bo
 
 std::string LoadReport::Summary() const {
   std::string text = "loaded " + std::to_string(loaded) + " tensors";
+  if (!source.empty()) text += ", " + source;
   if (clean()) return text;
   return text + Listed("missing in the file", missing) +
          Listed("unknown to the network", unexpected) + Listed("of another shape", mismatched);
@@ -137,6 +196,15 @@ LoadReport LoadInto(const NamedTensors& target, const NamedTensors& source, bool
   }
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < copies.size(); ++i) places[i].second.copy_(copies[i].second);
+  return report;
+}
+
+LoadReport LoadWeights(const NamedTensors& target, const CheckpointDict& root, bool ema,
+                       bool strict, const std::string& path) {
+  std::string source;
+  const NamedTensors weights = StateDictOf(root, path, ema, &target, &source);
+  LoadReport report = LoadInto(target, weights, strict, path);
+  report.source = source;
   return report;
 }
 

@@ -119,7 +119,7 @@ Predictor::Predictor(const std::string& checkpoint, const std::vector<std::strin
   }
   network_ =
       MakeNetwork(config_.model, at::TensorOptions(at::kFloat).device(UseDevice(config_.device)));
-  LoadInto(NamedPairs(*network_), StateDictOf(root, checkpoint, true), true, checkpoint);
+  LoadWeights(NamedPairs(*network_), root, /*ema=*/true, /*strict=*/true, checkpoint);
   network_->Train(false);
 }
 
