@@ -48,6 +48,9 @@ struct ConfigArguments {
 };
 void AddConfigArguments(CLI::App* command, ConfigArguments* arguments);
 
+// --allow-nonfinite, of every subcommand that loads weights.
+void AddNonfiniteFlag(CLI::App* command);
+
 // The configuration that `kinefit train WORDS` would use, for whoever starts it. Throws
 // CLI::ParseError.
 ConfigArguments ParseTrainCommand(const std::vector<std::string>& words);

@@ -97,6 +97,7 @@ void AddForwardCommand(CLI::App& app, int* exit_code) {
   command->add_option("-s,--set", arguments->overrides, "override one option of the configuration")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
+  AddNonfiniteFlag(command);
   command->add_flag("--strict", arguments->strict, "every name and shape must match");
   command->callback([arguments, exit_code] { *exit_code = RunForward(*arguments); });
 }

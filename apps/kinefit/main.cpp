@@ -14,6 +14,7 @@
 
 #include "apps/kinefit/commands.h"
 #include "apps/kinefit/version.h"
+#include "checkpoint/checkpoint.h"
 #include "files/error.h"
 #include "memory/cpu_allocator.h"
 
@@ -26,6 +27,12 @@ void AddConfigArguments(CLI::App* command, ConfigArguments* arguments) {
                    "override one option, e.g. --set train.optimizer.lr=0.01 (repeatable)")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
+}
+
+void AddNonfiniteFlag(CLI::App* command) {
+  command->add_flag_callback(
+      "--allow-nonfinite", [] { AllowNonfinite(true); },
+      "load a checkpoint although weights in it are NaN or infinite");
 }
 
 namespace {

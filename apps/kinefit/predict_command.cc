@@ -25,6 +25,9 @@ int RunPredict(const Arguments& arguments) {
   ApplyMemoryBudget(predictor.config());
   ApplyGpuBudget(predictor.config(), 1);
   std::fprintf(stderr, "%s\n", predictor.DeviceText().c_str());
+  if (!predictor.unusual().empty()) {
+    std::fprintf(stderr, "%s: %s\n", arguments.checkpoint.c_str(), predictor.unusual().c_str());
+  }
   const std::vector<Prediction> predictions =
       predictor.Predict(arguments.video, arguments.pose, arguments.clips, arguments.top);
   std::vector<std::vector<std::string>> rows = {{"class", "name", "score"}};
@@ -60,6 +63,7 @@ void AddPredictCommand(CLI::App& app, int* exit_code) {
   command->add_option("-s,--set", arguments->overrides, "override an option of its configuration")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
+  AddNonfiniteFlag(command);
   command->callback([=] { *exit_code = RunPredict(*arguments); });
 }
 

@@ -180,7 +180,7 @@ std::vector<std::pair<std::string, at::Tensor>> NamedTensorsOf(const Network& ne
   return named;
 }
 
-void LoadTrainedWeights(Network& network, const std::string& checkpoint) {
+std::string LoadTrainedWeights(Network& network, const std::string& checkpoint) {
   const CheckpointDict root = ReadCheckpoint(checkpoint);
   const LoadReport report =
       LoadWeights(NamedTensorsOf(network), root, /*ema=*/true, /*strict=*/false, checkpoint);
@@ -188,6 +188,7 @@ void LoadTrainedWeights(Network& network, const std::string& checkpoint) {
     throw Error("the checkpoint is of another network: " + report.Summary(), checkpoint,
                 "use the configuration it was trained with");
   }
+  return report.source.empty() && report.foreign.empty() ? "" : report.Summary();
 }
 
 }  // namespace kinefit

@@ -53,7 +53,9 @@ int TestOnRank(const Arguments& arguments, const Config& config, Group& group) {
     std::cout << "left out " << entry.id << ": " << entry.reason << "\n";
   }
   const std::unique_ptr<Network> network = MakeNetwork(config.model, NetworkOptions(config));
-  LoadTrainedWeights(*network, arguments.checkpoint);
+  const std::string unusual = LoadTrainedWeights(*network, arguments.checkpoint);
+  if (!unusual.empty() && group.leads())
+    std::cout << arguments.checkpoint << ": " << unusual << "\n";
 
   const int64_t clips = arguments.clips > 0 ? arguments.clips : config.eval.test_clips;
   const bool flip = arguments.flip || config.eval.flip;
@@ -112,6 +114,7 @@ void AddTestCommand(CLI::App& app, int* exit_code) {
   command->add_option("--split", arguments->split, "split to evaluate (default: data.test_split)");
   command->add_option("-o,--out", arguments->output,
                       "folder for tables, confusion matrix and scores");
+  AddNonfiniteFlag(command);
   command->callback([=] { *exit_code = RunTest(*arguments); });
 }
 

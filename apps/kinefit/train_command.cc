@@ -318,6 +318,7 @@ void AddTrainArguments(CLI::App* command, TrainArguments* arguments) {
                           "(train.resume)");
   arguments->budget_given = command->add_option(
       "--memory-budget", arguments->budget, "memory the run may use, e.g. 6GiB (memory.budget)");
+  AddNonfiniteFlag(command);
 }
 
 }  // namespace

@@ -67,7 +67,8 @@ struct LoadReport {
   int64_t loaded = 0;
   std::string source;                   // where the weights were found, if that is unusual
   std::vector<std::string> missing;     // in the network, not in the file
-  std::vector<std::string> unexpected;  // in the file, not in the network
+  std::vector<std::string> unexpected;  // in the file, of a part that the network has otherwise
+  std::vector<std::string> foreign;     // in the file, of nothing in the network: no fault
   std::vector<std::string> mismatched;  // "name: file [..], network [..]"
   std::string Summary() const;          // one line, or several when something is amiss
   bool clean() const { return missing.empty() && unexpected.empty() && mismatched.empty(); }
@@ -78,6 +79,9 @@ struct LoadReport {
 // an Error is thrown in any case if nothing at all matches (checkpoint of another network).
 LoadReport LoadInto(const NamedTensorList& target, const NamedTensorList& source, bool strict,
                     const std::string& path);
+
+// Whether LoadInto takes weights with NaN or infinity; at first they are an Error that names them.
+void AllowNonfinite(bool allowed);
 
 // StateDictOf for the network whose tensors are `target`, then LoadInto.
 LoadReport LoadWeights(const NamedTensorList& target, const CheckpointDict& root, bool ema,

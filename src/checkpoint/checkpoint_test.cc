@@ -433,6 +433,45 @@ TEST(LoadInto, ReportsEveryDifference) {
             "loaded 1 tensors");
 }
 
+TEST(LoadInto, WeightsThatAreNotFiniteAreNamed) {
+  const at::Tensor place = at::zeros({2});
+  for (const double bad : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
+    const at::Tensor half = at::ones({2}, at::kHalf);
+    half[1] = bad;
+    try {
+      LoadInto({{"a", at::zeros({2})}, {"bn.running_var", place}},
+               {{"a", at::ones({2})}, {"bn.running_var", half}}, false, "x.pth");
+      ADD_FAILURE() << "no error";
+    } catch (const Error& error) {
+      EXPECT_NE(error.problem().find("(1): bn.running_var"), std::string::npos) << error.what();
+      EXPECT_NE(error.remedy().find("--allow-nonfinite"), std::string::npos);
+    }
+    EXPECT_EQ(place.sum().item<float>(), 0);  // nothing is half loaded
+  }
+  AllowNonfinite(true);
+  EXPECT_EQ(LoadInto({{"a", place}}, {{"a", at::full({2}, HUGE_VAL)}}, true, "x.pth").loaded, 1);
+  AllowNonfinite(false);
+}
+
+TEST(LoadInto, WhatBelongsToNoPartOfTheNetworkIsANote) {
+  const at::Tensor one = at::ones({1});
+  const at::Tensor place = at::zeros({1});
+  const LoadReport report = LoadInto({{"backbone.a.weight", place}},
+                                     {{"backbone.a.weight", one},
+                                      {"data_preprocessor.mean", one},
+                                      {"criterion.weight", one},
+                                      {"n_averaged", at::ones({}, at::kLong)},
+                                      {"backbone.a.total_ops", one}},
+                                     true, "x.pth");
+  EXPECT_TRUE(report.clean());
+  EXPECT_EQ(report.foreign.size(), 4u);
+  EXPECT_NE(report.Summary().find("(4): data_preprocessor.mean"), std::string::npos);
+  // A layer that the network lacks is no note: the others were trained with it.
+  EXPECT_THROW(LoadInto({{"backbone.a.weight", place}},
+                        {{"backbone.a.weight", one}, {"backbone.b.weight", one}}, true, "x.pth"),
+               Error);
+}
+
 #ifdef KINEFIT_SHARED
 TEST(Fixtures, CheckpointsOfCompiledNetworksLoad) {
   const std::string shared = KINEFIT_SHARED;

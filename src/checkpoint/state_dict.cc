@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
@@ -104,6 +105,48 @@ bool IsBatchCounter(const std::string& name) {
          name.compare(name.size() - sizeof(kEnd) + 1, std::string::npos, kEnd) == 0;
 }
 
+std::string Listed(const std::string& title, const std::vector<std::string>& names) {
+  constexpr size_t kShown = 8;
+  if (names.empty()) return "";
+  std::string text = "\n" + title + " (" + std::to_string(names.size()) + "):";
+  for (size_t i = 0; i < std::min(kShown, names.size()); ++i) text += " " + names[i];
+  return names.size() > kShown ? text + " ..." : text;
+}
+
+std::atomic<bool> nonfinite_allowed{false};
+
+// Whether an entry of a file belongs to nothing that the network has: what preprocesses, losses,
+// counters of tools. Layers beside the network's own are another matter: without them its parts do
+// something else than they were trained for.
+class ForeignEntries {
+ public:
+  explicit ForeignEntries(const NamedTensors& network) {
+    for (const auto& [name, tensor] : network) parts_.insert(PartOf(name));
+  }
+  bool Has(const std::string& name, const at::Tensor& tensor) const {
+    const std::string end = name.substr(name.rfind('.') + 1);
+    if (end == "total_ops" || end == "total_params") return true;
+    if (name.find('.') == std::string::npos) return tensor.dim() == 0;
+    return parts_.count(PartOf(name)) == 0;
+  }
+
+ private:
+  static std::string PartOf(const std::string& name) { return name.substr(0, name.find('.')); }
+
+  std::unordered_set<std::string> parts_;
+};
+
+void RequireFinite(const NamedTensors& tensors, const std::string& path) {
+  if (nonfinite_allowed) return;
+  std::vector<std::string> bad;
+  for (const auto& [name, tensor] : tensors) {
+    if (tensor.is_floating_point() && !at::isfinite(tensor).all().item<bool>()) bad.push_back(name);
+  }
+  if (bad.empty()) return;
+  throw Error("the checkpoint's weights are not finite." + Listed("with NaN or infinity", bad),
+              path, "use an earlier checkpoint; --allow-nonfinite goes on with it as it is");
+}
+
 std::string ShapeText(const at::Tensor& tensor) {
   std::string text = "[";
   for (const int64_t size : tensor.sizes()) {
@@ -111,14 +154,6 @@ std::string ShapeText(const at::Tensor& tensor) {
     text += std::to_string(size);
   }
   return text + "]";
-}
-
-std::string Listed(const std::string& title, const std::vector<std::string>& names) {
-  constexpr size_t kShown = 8;
-  if (names.empty()) return "";
-  std::string text = "\n" + title + " (" + std::to_string(names.size()) + "):";
-  for (size_t i = 0; i < std::min(kShown, names.size()); ++i) text += " " + names[i];
-  return names.size() > kShown ? text + " ..." : text;
 }
 
 }  // namespace
@@ -150,9 +185,12 @@ NamedTensors StateDictOf(const CheckpointDict& root, const std::string& path, bo
   return weights;
 }
 
+void AllowNonfinite(bool allowed) { nonfinite_allowed = allowed; }
+
 std::string LoadReport::Summary() const {
   std::string text = "loaded " + std::to_string(loaded) + " tensors";
   if (!source.empty()) text += ", " + source;
+  text += Listed("passed over, of no part of the network", foreign);
   if (clean()) return text;
   return text + Listed("missing in the file", missing) +
          Listed("unknown to the network", unexpected) + Listed("of another shape", mismatched);
@@ -180,8 +218,10 @@ LoadReport LoadInto(const NamedTensors& target, const NamedTensors& source, bool
       places.emplace_back(name, tensor);
     }
   }
+  const ForeignEntries foreign(target);
   for (const auto& [name, tensor] : source) {
-    if (wanted.count(name) == 0 && !IsBatchCounter(name)) report.unexpected.push_back(name);
+    if (wanted.count(name) != 0 || IsBatchCounter(name)) continue;
+    (foreign.Has(name, tensor) ? report.foreign : report.unexpected).push_back(name);
   }
   report.loaded = static_cast<int64_t>(copies.size());
   if (copies.empty() && !target.empty()) {
@@ -194,6 +234,7 @@ LoadReport LoadInto(const NamedTensors& target, const NamedTensors& source, bool
     throw Error("the checkpoint does not fit the network: " + report.Summary(), path,
                 "check that checkpoint and configuration belong together");
   }
+  RequireFinite(copies, path);
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < copies.size(); ++i) places[i].second.copy_(copies[i].second);
   return report;

@@ -119,7 +119,9 @@ Predictor::Predictor(const std::string& checkpoint, const std::vector<std::strin
   }
   network_ =
       MakeNetwork(config_.model, at::TensorOptions(at::kFloat).device(UseDevice(config_.device)));
-  LoadWeights(NamedPairs(*network_), root, /*ema=*/true, /*strict=*/true, checkpoint);
+  const LoadReport report =
+      LoadWeights(NamedPairs(*network_), root, /*ema=*/true, /*strict=*/true, checkpoint);
+  if (!report.source.empty() || !report.foreign.empty()) unusual_ = report.Summary();
   network_->Train(false);
 }
 

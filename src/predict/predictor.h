@@ -31,6 +31,8 @@ class Predictor {
   // Which device is used, and which the training used if that was another; one line without its
   // end.
   std::string DeviceText() const;
+  // What was unusual about the checkpoint's weights; "" if nothing.
+  const std::string& unusual() const { return unusual_; }
   // The classes, best first, at most `top`. `pose_file`: an annotation pickle with the clip's entry
   // (or exactly one entry), or a .npz with `keypoint` [M,T,V,2] (and `keypoint_score` [M,T,V]).
   // Either path may be empty if the network has no such stream.
@@ -39,6 +41,7 @@ class Predictor {
 
  private:
   Config config_;
+  std::string unusual_;
   std::string trained_on_;  // if that was another device
   std::vector<std::string> class_names_;
   std::unique_ptr<Network> network_;
