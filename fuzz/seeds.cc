@@ -168,6 +168,22 @@ std::string CheckpointPickle() {
   return w.Finish();
 }
 
+// The same as PyTorch before 1.6 wrote it.
+std::string LegacyCheckpoint() {
+  const std::string magic("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15);
+  PickleWriter version;
+  version.Int(1001);
+  PickleWriter machine;
+  machine.BeginDict();
+  machine.EndDict();
+  PickleWriter keys;
+  keys.BeginList();
+  keys.String("0");
+  keys.EndList();
+  return magic + version.Finish() + machine.Finish() + CheckpointPickle() + keys.Finish() +
+         std::string("\6\0\0\0\0\0\0\0", 8) + std::string(24, '\0');
+}
+
 // One file per form that the readers of src/convert and of joint layouts take.
 void WriteConvertSeeds(const std::string& folder) {
   for (const char* name : {"ntu_skeleton", "keypoint_json", "manifest", "joint_layout"}) {
@@ -318,6 +334,7 @@ int main(int argc, char** argv) {
   std::string end("PK\5\6\0\0\0\0\1\0\1\0\x2f\0\0\0\x25\0\0\0\0\0", 22);
   kinefit::PublishFile(folder + "/zip/deflated.zip", local + packed + entry + end);
   kinefit::PublishFile(folder + "/checkpoint/weights", CheckpointPickle());
+  kinefit::PublishFile(folder + "/checkpoint/legacy", LegacyCheckpoint());
   CopyConfigs(argv[2], folder + "/config");
   kinefit::PublishFile(folder + "/annotations/set", AnnotationSet());
   WritePoseFiles(folder + "/pose_file");

@@ -208,23 +208,17 @@ TEST(Checkpoint, ReadsWhatPythonWrites) {
 TEST(Checkpoint, OtherFormatsAreExplained) {
   SKIP_WITHOUT_PYTHON("torch");
   TestFolder folder;
-  RunPython(
-      "import torch\nd = '" + folder.path() +
-      "/'\n"
-      "torch.save(dict(a=torch.ones(2)), d + 'old.pth', _use_new_zipfile_serialization=False)\n"
-      "torch.jit.script(torch.nn.Linear(1, 1)).save(d + 'script.pth')\n"
-      "torch.save(torch.nn.Linear(1, 1), d + 'model.pth')\n"
-      "torch.save([torch.ones(1)], d + 'list.pth')");
+  RunPython("import torch\nd = '" + folder.path() +
+            "/'\n"
+            "torch.jit.script(torch.nn.Linear(1, 1)).save(d + 'script.pth')\n"
+            "torch.save(torch.nn.Linear(1, 1), d + 'model.pth')\n"
+            "torch.save([torch.ones(1)], d + 'list.pth')");
   PublishFile(folder.File("empty.pth"), "");
   PublishFile(folder.File("text.pth"), "version https://git-lfs.github.com/spec/v1\n");
   const std::map<std::string, std::string> wanted = {
-      {"old.pth", "format of PyTorch before 1.6"},
-      {"script.pth", "TorchScript"},
-      {"model.pth", "torch.nn.modules.linear.Linear"},
-      {"list.pth", "holds a list"},
-      {"empty.pth", "empty"},
-      {"text.pth", "not a checkpoint"},
-      {"missing.pth", "cannot read"}};
+      {"script.pth", "TorchScript"},    {"model.pth", "torch.nn.modules.linear.Linear"},
+      {"list.pth", "holds a list"},     {"empty.pth", "empty"},
+      {"text.pth", "not a checkpoint"}, {"missing.pth", "cannot read"}};
   for (const auto& [name, part] : wanted) {
     try {
       ReadCheckpoint(folder.File(name));
@@ -318,6 +312,99 @@ TEST(HostileCheckpoint, TensorsStayInTheirStorage) {
   refused(0, {2, 3}, {3, 1}, 20);
   refused(0, {2, 3}, {3, 1}, 23);
   refused(0, {2, 3}, {3, 1}, 0);
+}
+
+// The file that torch.save wrote before 1.6: a storage of 6 floats that two tensors share, one of
+// them through a view of the storage.
+std::string LegacyFile(int64_t claimed = 6, int64_t counted = 6, int64_t view_size = 4) {
+  const auto ints = [](PickleWriter* w, const std::vector<int64_t>& values) {
+    w->BeginTuple();
+    for (const int64_t value : values) w->Int(value);
+    w->EndTuple();
+  };
+  PickleWriter version;
+  version.Int(1001);
+  PickleWriter machine;
+  machine.BeginDict();
+  machine.String("little_endian");
+  machine.Bool(true);
+  machine.EndDict();
+  PickleWriter w;
+  w.BeginDict();
+  for (const char* name : {"whole", "part"}) {
+    const bool part = name == std::string("part");
+    w.String(name);
+    w.Global("torch._utils", "_rebuild_tensor_v2");
+    w.BeginTuple();
+    w.BeginTuple();
+    w.String("storage");
+    w.Global("torch", "FloatStorage");
+    w.String("942");
+    w.String("cuda:0");
+    w.Int(claimed);
+    if (part) {
+      w.BeginTuple();
+      w.String("943");
+      w.Int(2);
+      w.Int(view_size);
+      w.EndTuple();
+    } else {
+      w.None();
+    }
+    w.EndTuple();
+    w.PersistentId();
+    w.Int(part ? 1 : 0);
+    ints(&w, part ? std::vector<int64_t>{3} : std::vector<int64_t>{2, 3});
+    ints(&w, part ? std::vector<int64_t>{1} : std::vector<int64_t>{3, 1});
+    w.EndTuple();
+    w.Reduce();
+  }
+  w.EndDict();
+  PickleWriter keys;
+  keys.BeginList();
+  keys.String("942");
+  keys.EndList();
+  const at::Tensor values = Ramp({6});
+  std::string file("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15);
+  file += version.Finish() + machine.Finish() + w.Finish() + keys.Finish();
+  file.append(reinterpret_cast<const char*>(&counted), 8);
+  return file.append(static_cast<const char*>(values.data_ptr()), 24);
+}
+
+TEST(Checkpoint, ReadsWhatPyTorchWroteBefore16) {
+  TestFolder folder;
+  const CheckpointDict dict = ReadCheckpoint(folder.Write("x.pth", LegacyFile()));
+  EXPECT_TRUE(at::equal(At(dict, "whole").AsTensor("whole"), Ramp({2, 3})));
+  EXPECT_TRUE(at::equal(At(dict, "part").AsTensor("part"), Ramp({6}).slice(0, 3, 6)));
+  EXPECT_EQ(At(dict, "part").AsTensor("part").storage().data(),
+            At(dict, "whole").AsTensor("whole").storage().data());
+}
+
+TEST(HostileCheckpoint, SizesOfOldFilesAreChecked) {
+  TestFolder folder;
+  const auto refused = [&](const std::string& bytes) {
+    EXPECT_THROW(ReadCheckpoint(folder.Write("x.pth", bytes)), Error);
+  };
+  const std::string whole = LegacyFile();
+  for (size_t size = 0; size < whole.size(); ++size) refused(whole.substr(0, size));
+  refused(whole + "x");
+  refused(LegacyFile(7, 6));
+  refused(LegacyFile(6, 7));
+  refused(LegacyFile(7, 7));
+  refused(LegacyFile(5, 5));
+  refused(LegacyFile(6, 6, 5));
+  refused(LegacyFile(6, 6, 3));
+  refused(LegacyFile(-1, -1));
+  refused(LegacyFile(int64_t{1} << 62, int64_t{1} << 62));
+  // Any one byte changed is an Error or still a checkpoint, never a crash.
+  for (size_t i = 0; i < whole.size(); ++i) {
+    std::string changed = whole;
+    changed[i] = static_cast<char>(changed[i] ^ 0x11);
+    try {
+      ReadCheckpoint(folder.Write("x.pth", changed));
+    } catch (const Error&) {
+    }
+  }
 }
 
 TEST(HostileCheckpoint, ABombOfSharedListsIsAnError) {
@@ -473,12 +560,13 @@ TEST(LoadInto, WhatBelongsToNoPartOfTheNetworkIsANote) {
 }
 
 #ifdef KINEFIT_SHARED
-TEST(Fixtures, CheckpointsOfCompiledNetworksLoad) {
+TEST(Fixtures, CheckpointsOfOthersLoad) {
   const std::string shared = KINEFIT_SHARED;
   const std::string cases = shared + "/cases/";
   if (!std::filesystem::exists(cases)) GTEST_SKIP() << "NOT CHECKED: " << cases << " is absent";
   const auto want = StateDictOf(ReadCheckpoint(shared + "/parity/rgbpose_tiny.pth"), "plain");
-  for (const char* name : {"checkpoint_compiled.pth", "checkpoint_compiled_ddp.pth"}) {
+  for (const char* name :
+       {"checkpoint_compiled.pth", "checkpoint_compiled_ddp.pth", "checkpoint_legacy.pth"}) {
     NamedTensorList target;
     for (const auto& [key, tensor] : want) target.emplace_back(key, at::zeros_like(tensor));
     LoadWeights(target, ReadCheckpoint(cases + name), false, true, name);

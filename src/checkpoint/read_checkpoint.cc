@@ -1,4 +1,4 @@
-#include <limits>
+#include <cstring>
 #include <map>
 #include <set>
 #include <utility>
@@ -8,6 +8,7 @@
 #include "files/error.h"
 #include "files/pickle.h"
 #include "files/publish.h"
+#include "files/torch_legacy.h"
 #include "files/zip.h"
 
 namespace kinefit {
@@ -19,14 +20,48 @@ bool EndsWith(const std::string& text, const std::string& end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
 
-bool Multiply(int64_t a, int64_t b, int64_t* product) {
-  return !__builtin_mul_overflow(a, b, product);
+at::Tensor CopyOf(std::string_view bytes) {
+  at::Tensor copy = at::empty({static_cast<int64_t>(bytes.size())}, at::kByte);
+  if (!bytes.empty()) std::memcpy(copy.data_ptr(), bytes.data(), bytes.size());
+  return copy;
 }
 
-// The archive of one checkpoint: its storages by key, each read once.
-class Archive {
+// The elements of a checkpoint's tensors by key, each read once.
+class StorageSource {
  public:
-  explicit Archive(const std::string& path) : zip_(Checked(path)) {
+  explicit StorageSource(const std::string& path) : path_(path) {}
+  virtual ~StorageSource() = default;
+
+  // [elements] of `type`.
+  at::Tensor Storage(const std::string& key, const StorageType& type) {
+    const auto [found, is_new] = storages_.emplace(key, at::Tensor());
+    if (is_new) found->second = Bytes(key);
+    const at::Tensor& bytes = found->second;
+    // Any other byte than 0 and 1 in a bool is undefined behaviour.
+    if (type.dtype == at::kBool) bytes.ne_(0);
+    const auto item = static_cast<int64_t>(c10::elementSize(type.dtype));
+    if (bytes.numel() % item != 0) Damaged("storage " + key + " has a broken element");
+    return bytes.view(type.dtype);
+  }
+
+  [[noreturn]] void Damaged(const std::string& what) const {
+    throw Error("damaged or hostile checkpoint: " + what, path_, "use another checkpoint");
+  }
+
+  const std::string& path() const { return path_; }
+
+ private:
+  // [nbytes] uint8, its own memory.
+  virtual at::Tensor Bytes(const std::string& key) = 0;
+
+  std::string path_;
+  std::map<std::string, at::Tensor> storages_;
+};
+
+// The zip archive that torch.save writes.
+class Archive : public StorageSource {
+ public:
+  explicit Archive(const std::string& path) : StorageSource(path), zip_(path) {
     for (const ZipReader::Entry& entry : zip_.entries()) {
       if (entry.name != "data.pkl" && !EndsWith(entry.name, "/data.pkl")) continue;
       prefix_ = entry.name.substr(0, entry.name.size() - 8);
@@ -53,28 +88,6 @@ class Archive {
     return zip_.Read(*pickle_, kMaxPickle);
   }
 
-  // The storage's bytes, [nbytes] uint8.
-  at::Tensor Storage(const std::string& key) {
-    const auto known = storages_.find(key);
-    if (known != storages_.end()) return known->second;
-    const ZipReader::Entry* entry = zip_.Find(prefix_ + "data/" + key);
-    if (entry == nullptr) Damaged("storage " + key + " is missing");
-    at::Tensor bytes = at::empty({static_cast<int64_t>(entry->size)}, at::kByte);
-    zip_.ReadInto(*entry, bytes.data_ptr());
-    done_.insert(entry);
-    return storages_[key] = bytes;
-  }
-
-  // The same as elements of `type`.
-  at::Tensor Storage(const std::string& key, const StorageType& type) {
-    at::Tensor bytes = Storage(key);
-    // Any other byte than 0 and 1 in a bool is undefined behaviour.
-    if (type.dtype == at::kBool) bytes.ne_(0);
-    const auto item = static_cast<int64_t>(c10::elementSize(type.dtype));
-    if (bytes.numel() % item != 0) Damaged("storage " + key + " has a broken element");
-    return bytes.view(type.dtype);
-  }
-
   // Checks the members that nothing referred to.
   void VerifyRest() const {
     for (const ZipReader::Entry& entry : zip_.entries()) {
@@ -82,42 +95,44 @@ class Archive {
     }
   }
 
-  [[noreturn]] void Damaged(const std::string& what) const {
-    throw Error("damaged or hostile checkpoint: " + what, zip_.path(), "use another checkpoint");
-  }
-
-  const std::string& path() const { return zip_.path(); }
-
  private:
-  // `path` if it can be a zip archive; explains what it is otherwise.
-  static const std::string& Checked(const std::string& path) {
-    if (ZipReader::LooksLikeZip(path)) return path;
-    const std::string bytes = ReadFile(path);  // complains about missing files
-    if (bytes.empty()) throw Error("the checkpoint is empty", path, "use another checkpoint");
-    // The pickled number 0x1950a86a20f9469cfc6c heads torch.save's files from before 1.6; older
-    // ones were tar archives.
-    const bool pickled =
-        bytes[0] == '\x80' && bytes.find("\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19") < 16;
-    const bool tar = bytes.size() > 262 && bytes.compare(257, 5, "ustar") == 0;
-    if (pickled || tar) {
-      throw Error("a checkpoint in the format of PyTorch before 1.6", path,
-                  "convert it in Python: torch.save(torch.load(path, map_location=\"cpu\"), "
-                  "new_path)");
-    }
-    throw Error("not a checkpoint", path, "check that it is the right file");
+  at::Tensor Bytes(const std::string& key) override {
+    const ZipReader::Entry* entry = zip_.Find(prefix_ + "data/" + key);
+    if (entry == nullptr) Damaged("storage " + key + " is missing");
+    at::Tensor bytes = at::empty({static_cast<int64_t>(entry->size)}, at::kByte);
+    zip_.ReadInto(*entry, bytes.data_ptr());
+    done_.insert(entry);
+    return bytes;
   }
 
   ZipReader zip_;
   std::string prefix_;
   const ZipReader::Entry* pickle_ = nullptr;
-  std::map<std::string, at::Tensor> storages_;
   std::set<const ZipReader::Entry*> done_;
+};
+
+// The file that torch.save wrote before PyTorch 1.6.
+class LegacyArchive : public StorageSource {
+ public:
+  LegacyArchive(const std::string& path, std::string_view bytes)
+      : StorageSource(path), file_(bytes, path) {}
+
+  const TorchLegacyFile& file() const { return file_; }
+
+ private:
+  at::Tensor Bytes(const std::string& key) override {
+    const TorchLegacyFile::Storage* storage = file_.Find(key);
+    if (storage == nullptr) Damaged("storage " + key + " is missing");
+    return CopyOf(storage->bytes);
+  }
+
+  TorchLegacyFile file_;
 };
 
 // Turns the values of data.pkl into those of a checkpoint.
 class TreeReader {
  public:
-  TreeReader(Archive* archive, uint64_t pickle_size)
+  TreeReader(StorageSource* archive, uint64_t pickle_size)
       : archive_(*archive), budget_(16 * pickle_size + 65536) {}
 
   CheckpointValue Value(const PickleValue& value) {
@@ -194,10 +209,7 @@ class TreeReader {
     const auto type = types.find(array.dtype);
     if (type == types.end()) return {};
     Spend(array.bytes.size());
-    at::Tensor bytes = at::empty({static_cast<int64_t>(array.bytes.size())}, at::kByte);
-    if (!array.bytes.empty()) {
-      std::memcpy(bytes.data_ptr(), array.bytes.data(), array.bytes.size());
-    }
+    at::Tensor bytes = CopyOf(array.bytes);
     if (type->second == at::kBool) bytes.ne_(0);
     return bytes.view(type->second).view(array.shape);
   }
@@ -226,20 +238,30 @@ class TreeReader {
     if (args.size() < 4 || !args[0].is(PickleKind::kPersistent)) {
       archive_.Damaged("a tensor without a storage");
     }
-    const PickleValue id = args[0].Args();
-    if (!id.is(PickleKind::kTuple) || id.size() < 5 || id[0].AsString(where()) != "storage") {
-      archive_.Damaged("a malformed storage");
-    }
-    const std::string key(id[2].AsString(where()));
-    if (type == nullptr) type = FindStorageType(id[1].TypeName());
+    TorchStorageId id;
+    if (!ReadTorchStorageId(args[0], &id)) archive_.Damaged("a malformed storage");
+    if (type == nullptr) type = FindStorageType(id.type);
     if (type == nullptr) return {};  // complex numbers, quantised tensors
-    const at::Tensor storage = archive_.Storage(key, *type);
+    at::Tensor storage = archive_.Storage(id.key, *type);
+    if (id.is_view) {
+      const auto first = static_cast<int64_t>(id.view_offset);
+      const auto count = static_cast<int64_t>(id.view_count);
+      if (first > storage.numel() || count > storage.numel() - first) {
+        archive_.Damaged("a view leaves its storage " + id.key);
+      }
+      storage = storage.narrow(0, first, count);
+    }
     const int64_t offset = args[1].AsInt(where());
     const std::vector<int64_t> sizes = Ints(args[2]);
     const std::vector<int64_t> strides = Ints(args[3]);
-    CheckBounds(storage, key, offset, sizes, strides);
-    if (key == kFloatsKey && sizes.empty()) return storage[offset].item<double>();
-    return storage.as_strided(sizes, strides, offset);
+    // A small storage may be shown large through strides of 0, within reason.
+    constexpr int64_t kMaxExpanded = int64_t{1} << 28;
+    if (!TorchTensorFits(static_cast<uint64_t>(storage.numel()), offset, sizes, strides,
+                         std::max(storage.numel(), kMaxExpanded))) {
+      archive_.Damaged("a tensor leaves its storage " + id.key);
+    }
+    if (id.key == kFloatsKey && sizes.empty()) return storage[offset].item<double>();
+    return storage.as_strided(sizes, strides, storage.storage_offset() + offset);
   }
 
   std::vector<int64_t> Ints(const PickleValue& value) {
@@ -251,47 +273,44 @@ class TreeReader {
     return ints;
   }
 
-  void CheckBounds(const at::Tensor& storage, const std::string& key, int64_t offset,
-                   const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) const {
-    // A small storage may be shown large through strides of 0, within reason.
-    constexpr int64_t kMaxExpanded = int64_t{1} << 28;
-    int64_t numel = 1;
-    int64_t last = offset;
-    bool good = offset >= 0 && sizes.size() == strides.size();
-    bool empty = false;
-    for (size_t d = 0; good && d < sizes.size(); ++d) {
-      int64_t reach = 0;
-      good = sizes[d] >= 0 && strides[d] >= 0 &&
-             Multiply(numel, std::max<int64_t>(sizes[d], 1), &numel) &&
-             Multiply(std::max<int64_t>(sizes[d], 1) - 1, strides[d], &reach) &&
-             !__builtin_add_overflow(last, reach, &last);
-      empty = empty || sizes[d] == 0;
-    }
-    good = good &&
-           (empty || (last < storage.numel() && numel <= std::max(storage.numel(), kMaxExpanded)));
-    if (!good) archive_.Damaged("a tensor leaves its storage " + key);
-  }
-
-  Archive& archive_;
+  StorageSource& archive_;
   uint64_t budget_;
 };
 
-}  // namespace
-
-CheckpointDict ReadCheckpoint(const std::string& path) {
-  Archive archive(path);
-  std::string bytes = archive.ReadPickle();
-  const uint64_t size = bytes.size();
-  const Pickle pickle = Pickle::Parse(std::move(bytes), path + ": data.pkl");
-  const PickleValue& root = pickle.root();
+CheckpointDict ReadTree(const PickleValue& root, uint64_t pickle_size, StorageSource* source) {
   if (!root.is(PickleKind::kDict)) {
     const std::string type = root.TypeName();
     throw Error("the checkpoint holds a " +
                     (type.empty() ? std::string(PickleKindName(root.kind())) : type) +
                     ", not a dict of weights",
-                path, "save a state dict in Python: torch.save(model.state_dict(), new_path)");
+                source->path(),
+                "save a state dict in Python: torch.save(model.state_dict(), new_path)");
   }
-  CheckpointDict dict = TreeReader(&archive, size).Dict(root);
+  return TreeReader(source, pickle_size).Dict(root);
+}
+
+}  // namespace
+
+CheckpointDict ReadCheckpoint(const std::string& path) {
+  if (!ZipReader::LooksLikeZip(path)) {
+    const std::string bytes = ReadFile(path);  // complains about missing files
+    if (bytes.empty()) throw Error("the checkpoint is empty", path, "use another checkpoint");
+    if (TorchLegacyFile::Recognises(bytes)) {
+      LegacyArchive archive(path, bytes);
+      return ReadTree(archive.file().root(), archive.file().pickle_size(), &archive);
+    }
+    if (bytes.size() > 262 && bytes.compare(257, 5, "ustar") == 0) {
+      throw Error("a checkpoint in the format of PyTorch before 0.1.10, a tar archive", path,
+                  "convert it in Python: torch.save(torch.load(path, map_location=\"cpu\"), "
+                  "new_path)");
+    }
+    throw Error("not a checkpoint", path, "check that it is the right file");
+  }
+  Archive archive(path);
+  std::string bytes = archive.ReadPickle();
+  const uint64_t size = bytes.size();
+  const Pickle pickle = Pickle::Parse(std::move(bytes), path + ": data.pkl");
+  CheckpointDict dict = ReadTree(pickle.root(), size, &archive);
   archive.VerifyRest();
   return dict;
 }

@@ -105,7 +105,9 @@ struct PickleLimits {
 class Pickle {
  public:
   // `where` names the file in errors. Throws Error for anything malformed or beyond the limits.
-  static Pickle Parse(std::string bytes, const std::string& where, const PickleLimits& limits = {});
+  // `used` becomes the number of bytes that the pickle takes.
+  static Pickle Parse(std::string bytes, const std::string& where, const PickleLimits& limits = {},
+                      size_t* used = nullptr);
   static Pickle Load(const std::string& path, const PickleLimits& limits = {});
 
   Pickle(Pickle&&) noexcept;

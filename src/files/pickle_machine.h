@@ -26,6 +26,7 @@ class Machine {
         end_(begin_ + storage->bytes.size()) {}
 
   PickleValue Run();
+  size_t used() const { return static_cast<size_t>(at_ - begin_); }
 
  private:
   using Tag = PickleValue::Tag;

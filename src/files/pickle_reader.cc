@@ -584,11 +584,13 @@ void Machine::CutCycles(PickleValue* root) {
 
 }  // namespace pickle_internal
 
-Pickle Pickle::Parse(std::string bytes, const std::string& where, const PickleLimits& limits) {
+Pickle Pickle::Parse(std::string bytes, const std::string& where, const PickleLimits& limits,
+                     size_t* used) {
   auto storage = std::make_unique<Storage>();
   storage->bytes = std::move(bytes);
   pickle_internal::Machine machine(storage.get(), where, limits);
   const PickleValue root = machine.Run();
+  if (used != nullptr) *used = machine.used();
   Pickle pickle(std::move(storage));
   pickle.root_ = root;
   return pickle;
