@@ -236,6 +236,14 @@ TEST(Manifest, Json) {
   }
 }
 
+TEST(Manifest, AByteOrderMarkIsPassedOver) {
+  EXPECT_EQ(ParseManifestCsv("\xEF\xBB\xBFpath,label\na.mp4,walk\n", "m.csv")[0].path, "a.mp4");
+  const std::string json = "\xEF\xBB\xBF[{\"path\": \"a.mp4\", \"label\": \"walk\"}]";
+  EXPECT_EQ(ParseManifestJson(json, "m.json")[0].label, "walk");
+  EXPECT_HAS(ErrorOf([&] { ParseManifestCsv("\xFF\xFEp", "m.csv"); }), "UTF-16");
+  EXPECT_HAS(ErrorOf([&] { ParseManifestJson("\xFF\xFE[", "m.json"); }), "UTF-16");
+}
+
 TEST(Manifest, MistakesNameTheLine) {
   const auto csv = [](const std::string& text, const std::string& part) {
     EXPECT_HAS(ErrorOf([&] { ParseManifestCsv(text, "m.csv"); }), part);

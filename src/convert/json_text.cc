@@ -1,10 +1,12 @@
 #include "convert/json_text.h"
 
 #include "files/error.h"
+#include "files/text.h"
 
 namespace kinefit {
 
 nlohmann::json ParseJson(std::string_view text, const std::string& where) {
+  text = WithoutByteOrderMark(text, where);
   try {
     return nlohmann::json::parse(text.begin(), text.end());
   } catch (const nlohmann::json::parse_error& error) {

@@ -8,6 +8,7 @@
 #include "config/nearest_key.h"
 #include "convert/json_text.h"
 #include "files/error.h"
+#include "files/text.h"
 
 namespace kinefit {
 namespace {
@@ -157,6 +158,7 @@ std::string TextOf(const Json& value, const std::string& key, const std::string&
 }  // namespace
 
 std::vector<ManifestEntry> ParseManifestCsv(std::string_view text, const std::string& origin) {
+  text = WithoutByteOrderMark(text, origin);
   CsvReader reader(text, origin);
   std::vector<std::string> columns;
   if (!reader.Next(&columns))

@@ -6,6 +6,7 @@
 
 #include "files/error.h"
 #include "files/publish.h"
+#include "files/text.h"
 
 namespace kinefit {
 namespace {
@@ -164,6 +165,7 @@ class SkeletonReader {
 }  // namespace
 
 NtuRecording ParseNtuSkeleton(std::string_view text, const std::string& where) {
+  text = WithoutByteOrderMark(text, where);
   return SkeletonReader(text, where).Read();
 }
 

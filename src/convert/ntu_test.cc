@@ -152,6 +152,7 @@ TEST(NtuSkeleton, AllFieldsComeBack) {
   std::string windows;
   for (const char c : WriteSkeleton(written)) windows += c == '\n' ? "\r\n" : std::string(1, c);
   EXPECT_EQ(ParseNtuSkeleton(windows, "").frames.size(), 3U);
+  EXPECT_EQ(ParseNtuSkeleton("\xEF\xBB\xBF" + windows, "").frames.size(), 3U);
 }
 
 TEST(NtuSkeleton, DamagedFilesNameTheLine) {

@@ -10,6 +10,7 @@
 #include "convert/media_files.h"
 #include "files/error.h"
 #include "files/publish.h"
+#include "files/text.h"
 
 namespace kinefit {
 namespace {
@@ -88,6 +89,7 @@ std::vector<std::string> ReadClasses(const std::string& path) {
   std::ifstream file(path);
   if (!file) throw Error("the class names cannot be read", path, "correct --classes");
   for (std::string line; std::getline(file, line);) {
+    if (names.empty()) line = WithoutByteOrderMark(line, path);
     while (!line.empty() && std::isspace(static_cast<unsigned char>(line.back()))) line.pop_back();
     if (!line.empty()) names.push_back(line);
   }

@@ -42,6 +42,14 @@ PickleValue FindAnnotations(const PickleValue& root, const std::string& path);
 std::vector<std::string> ReadSplit(const PickleValue& root, const std::string& split,
                                    const std::string& path);
 
+// Ids that a split names, or whose positions in the list of annotations it names. Throws Error.
+std::vector<std::string> IdsOfSplit(const PickleValue& split, const PickleValue& annotations,
+                                    const std::string& where);
+
+// Whether labels are counted from 1: none is 0, and nearly all from 1 to `classes` occur or, if that
+// is -1, all from 1 to the largest there is.
+bool LabelsFromOne(const PickleValue& annotations, int64_t classes);
+
 // `filename` or `frame_dir` of an annotation. Throws Error naming `where`.
 std::string ReadId(const PickleValue& annotation, const std::string& where);
 

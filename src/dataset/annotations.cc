@@ -7,6 +7,7 @@
 #include <fstream>
 #include <limits>
 #include <numeric>
+#include <set>
 #include <unordered_map>
 #include <utility>
 
@@ -17,6 +18,7 @@
 #include "files/error.h"
 #include "files/npy.h"
 #include "files/pickle.h"
+#include "files/text.h"
 
 namespace kinefit {
 namespace {
@@ -41,6 +43,7 @@ std::vector<std::string> ReadClassNames(const Config& config) {
   if (!file)
     throw Error("class names cannot be read", path, "correct data.classes, or leave it out");
   for (std::string line; std::getline(file, line);) {
+    if (names.empty()) line = WithoutByteOrderMark(line, path);
     while (!line.empty() && std::isspace(static_cast<unsigned char>(line.back()))) line.pop_back();
     if (!line.empty()) names.push_back(line);
   }
@@ -77,13 +80,58 @@ std::vector<std::string> ReadSplit(const PickleValue& root, const std::string& s
                     ("known splits: " + list));
   }
   const std::string where = path + ": split " + Quoted(split);
-  if (!found.is_sequence())
+  std::vector<std::string> ids = IdsOfSplit(found, FindAnnotations(root, path), where);
+  if (ids.empty()) throw Error("the split is empty", where, "choose another split");
+  return ids;
+}
+
+std::vector<std::string> IdsOfSplit(const PickleValue& split, const PickleValue& annotations,
+                                    const std::string& where) {
+  std::vector<std::string> ids;
+  const auto add = [&](int64_t position) {
+    if (position < 0 || static_cast<uint64_t>(position) >= annotations.size()) {
+      throw Error("the split names annotation " + std::to_string(position) + " of " +
+                      std::to_string(annotations.size()) + " (counted from 0)",
+                  where, "correct the split, or write the annotations' ids (frame_dir)");
+    }
+    ids.push_back(ReadId(annotations[static_cast<size_t>(position)],
+                         where + ": annotation " + std::to_string(position)));
+  };
+  if (split.is(PickleKind::kArray)) {
+    for (const int64_t position : split.AsArray(where).ToInts(where)) add(position);
+    return ids;
+  }
+  if (!split.is_sequence())
     throw Error("a split must be a list of ids", where,
                 "write it as a list of the annotations' frame_dir");
-  if (found.size() == 0) throw Error("the split is empty", where, "choose another split");
-  std::vector<std::string> ids;
-  for (size_t i = 0; i < found.size(); ++i) ids.emplace_back(found[i].AsString(where));
+  for (size_t i = 0; i < split.size(); ++i) {
+    if (split[i].is(PickleKind::kInt)) {
+      add(split[i].AsInt(where));
+    } else {
+      ids.emplace_back(split[i].AsString(where));
+    }
+  }
   return ids;
+}
+
+bool LabelsFromOne(const PickleValue& annotations, int64_t classes) {
+  constexpr int64_t kMostClasses = 100000;
+  std::set<int64_t> labels;
+  for (size_t i = 0; i < annotations.size(); ++i) {
+    const PickleValue label = annotations[i].Find("label");
+    if (!label.is(PickleKind::kInt)) continue;
+    const int64_t value = label.AsInt("label");
+    if (value < 1 || value > kMostClasses || (classes >= 0 && value > classes)) return false;
+    labels.insert(value);
+  }
+  if (labels.empty() || *labels.begin() != 1) return false;
+  // One label too large is a mistake of its own: nearly every class must occur.
+  constexpr double kMostOfThem = 0.9;
+  if (classes >= 0) {
+    return *labels.rbegin() == classes &&
+           static_cast<double>(labels.size()) >= kMostOfThem * static_cast<double>(classes);
+  }
+  return *labels.rbegin() == static_cast<int64_t>(labels.size()) && labels.size() > 1;
 }
 
 namespace {
@@ -445,6 +493,12 @@ Dataset LoadDataset(const Config& config, const std::string& split) {
   dataset.class_names = ReadClassNames(config);
   const Pickle pickle = Pickle::Load(path);
   const PickleValue list = FindAnnotations(pickle.root(), path);
+  const int64_t classes = config.model.num_classes;
+  if (LabelsFromOne(list, classes)) {
+    throw Error("labels run from 1 to " + std::to_string(classes) + ", but the " +
+                    std::to_string(classes) + " classes are counted from 0",
+                path, "shift them: kinefit data check CONFIG --fix NEW.pkl");
+  }
   std::vector<std::string> wanted;
   if (!split.empty()) wanted = ReadSplit(pickle.root(), split, path);
   std::unordered_map<std::string, int> seen;  // times each wanted id was met

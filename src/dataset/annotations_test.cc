@@ -462,5 +462,41 @@ TEST(JhmdbTest, RealAnnotationsLoad) {
   }
 }
 
+#ifdef KINEFIT_SHARED
+TEST(Cases, FilesOfOthersAreReadOrNamed) {
+  const std::string cases = std::string(KINEFIT_SHARED) + "/cases/";
+  if (!fs::exists(cases)) GTEST_SKIP() << "NOT CHECKED: " << cases << " is absent";
+  Config config;
+  config.model.type = "pose";
+  config.model.num_classes = 2;
+  config.model.pose.in_channels = 17;
+  config.data.annotations = cases + "keypoints_torch.pkl";
+  const Dataset tensors = LoadDataset(config, "train");
+  ASSERT_EQ(tensors.samples.size(), 2U);
+  EXPECT_EQ(tensors.samples[0].pose.frames, 20);
+  EXPECT_EQ(tensors.samples[0].pose.joints, 17);
+  EXPECT_GT(tensors.samples[0].pose.xy[0], 0);
+
+  config.data.annotations = cases + "split_by_index.pkl";
+  const Dataset positions = LoadDataset(config, "val");
+  ASSERT_EQ(positions.samples.size(), 2U);
+  EXPECT_EQ(positions.samples[0].id, "a2");
+  EXPECT_EQ(positions.samples[1].id, "a3");
+  // The two files differ in how they were written alone.
+  config.data.annotations = cases + "keypoints_torch.pkl";
+  const Dataset same = LoadDataset(config, "val");
+  EXPECT_EQ(same.samples[0].pose.xy.size(), positions.samples[0].pose.xy.size());
+
+  config.data.annotations = cases + "labels_from_one.pkl";
+  try {
+    LoadDataset(config, "train");
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(error.problem().find("labels run from 1 to 2"), std::string::npos) << error.what();
+    EXPECT_NE(error.remedy().find("--fix"), std::string::npos);
+  }
+}
+#endif
+
 }  // namespace
 }  // namespace kinefit

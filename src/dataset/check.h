@@ -81,6 +81,7 @@ struct CheckResult {
   std::vector<CheckedClip> clips;  // one per annotation of the file
   std::vector<CheckedSplit> splits;
   std::vector<std::string> class_names;
+  int64_t label_shift = 0;        // 1: the file counts labels from 1; `clips` has them from 0
   std::vector<Finding> findings;  // of the set, then by annotation; the same for any `threads`
   int64_t videos = 0;             // distinct files decoded, readable or not
   int64_t video_frames = 0;       // decoded

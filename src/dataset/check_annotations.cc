@@ -235,7 +235,21 @@ void CheckAnnotations(const Pickle& pickle, const CheckPlan& plan, const CheckPr
                       CheckResult* result) {
   const std::string& path = plan.config.data.annotations;
   const PickleValue list = FindAnnotations(pickle.root(), path);
-  const Config config = ReadingConfig(plan);
+  Config config = ReadingConfig(plan);
+  const int64_t classes = plan.config.model.num_classes;
+  if (LabelsFromOne(list, plan.any_label ? -1 : classes)) {
+    result->label_shift = 1;
+    ++config.model.num_classes;
+    result->findings.push_back({"labels_from_one",
+                                plan.any_label ? Severity::kDistorts : Severity::kStops,
+                                -1,
+                                "",
+                                "",
+                                "labels run from 1" +
+                                    (plan.any_label ? "" : " to " + std::to_string(classes)) +
+                                    ", but classes are counted from 0; --fix shifts them",
+                                {}});
+  }
   const bool has_pose = plan.any_label || plan.config.model.has_pose();
   const auto count = static_cast<int64_t>(list.size());
   std::vector<std::vector<Finding>> found(list.size());
@@ -248,6 +262,7 @@ void CheckAnnotations(const Pickle& pickle, const CheckPlan& plan, const CheckPr
         Findings findings(i, clip.id);
         const std::string where = path + ": annotations[" + std::to_string(i) + "]";
         CheckOne(list[place], config, has_pose, where, &findings, &clip);
+        if (clip.usable) clip.label -= result->label_shift;
         if (!plan.videos) clip.video.clear();
         found[place] = findings.Take();
       },

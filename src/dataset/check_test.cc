@@ -484,5 +484,54 @@ TEST_F(CheckTest, WhatCannotBeCheckedIsAnError) {
   EXPECT_FALSE(fs::exists(cleaned));
 }
 
+#ifdef KINEFIT_SHARED
+TEST(Cases, LabelsFromOneAreOneFindingAndShifted) {
+  const std::string path = std::string(KINEFIT_SHARED) + "/cases/labels_from_one.pkl";
+  if (!std::filesystem::exists(path)) GTEST_SKIP() << "NOT CHECKED: " << path << " is absent";
+  const Pickle pickle = Pickle::Load(path);
+  CheckPlan with = PlanCheck(pickle, path, "", "");
+  for (const bool network : {false, true}) {
+    if (network) {
+      with.any_label = false;
+      with.config.model.type = "pose";
+      with.config.model.num_classes = 2;
+      with.config.model.pose.in_channels = 17;
+    }
+    const CheckResult result = CheckDataset(pickle, with);
+    const auto count = [&](const std::string& code) {
+      return std::count_if(result.findings.begin(), result.findings.end(),
+                           [&](const Finding& finding) { return finding.code == code; });
+    };
+    EXPECT_EQ(count("labels_from_one"), 1);
+    EXPECT_EQ(count("annotation_invalid"), 0);
+    const std::string fixed = ::testing::TempDir() + "/labels_from_one_fixed.pkl";
+    CleanAnnotations(pickle, with, result, fixed);
+    const Pickle again = Pickle::Load(fixed);
+    const PickleValue list = again.root().Find("annotations");
+    ASSERT_EQ(list.size(), 4U);
+    for (size_t i = 0; i < list.size(); ++i) {
+      EXPECT_EQ(list[i].Find("label").AsInt("label"),
+                pickle.root().Find("annotations")[i].Find("label").AsInt("label") - 1);
+    }
+    std::filesystem::remove(fixed);
+  }
+}
+
+TEST(Cases, SplitsByPositionAreFixedToIds) {
+  const std::string path = std::string(KINEFIT_SHARED) + "/cases/split_by_index.pkl";
+  if (!std::filesystem::exists(path)) GTEST_SKIP() << "NOT CHECKED: " << path << " is absent";
+  const Pickle pickle = Pickle::Load(path);
+  const CheckPlan plan = PlanCheck(pickle, path, "", "");
+  const CheckResult result = CheckDataset(pickle, plan);
+  ASSERT_EQ(result.splits.size(), 2U);
+  EXPECT_EQ(result.splits[1].clips, (std::vector<int64_t>{2, 3}));
+  const std::string fixed = ::testing::TempDir() + "/split_by_index_fixed.pkl";
+  CleanAnnotations(pickle, plan, result, fixed);
+  const Pickle again = Pickle::Load(fixed);
+  EXPECT_EQ(again.root().Find("split").Find("val")[0].AsString("id"), "a2");
+  std::filesystem::remove(fixed);
+}
+#endif
+
 }  // namespace
 }  // namespace kinefit

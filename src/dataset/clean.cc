@@ -293,6 +293,9 @@ class Cleaner {
     } else {
       WriteList();
     }
+    if (result_.label_shift != 0) {
+      repairs_.push_back({-1, "", "", "labels shifted, so that they are counted from 0"});
+    }
     for (const auto& [what, count] : not_copied_) {
       repairs_.push_back(
           {-1, "", "",
@@ -363,8 +366,7 @@ class Cleaner {
   std::vector<std::string> KeptIds(const PickleValue& split, const std::string& name) {
     const auto leaves = cleaning_.split_leaves.find(name);
     std::vector<std::string> ids;
-    for (size_t k = 0; k < split.size(); ++k) {
-      const std::string id(split[k].AsString(path_ + ": split '" + name + "'"));
+    for (const std::string& id : IdsOfSplit(split, list_, path_ + ": split '" + name + "'")) {
       if (left_out_.count(id) != 0) continue;
       if (leaves != cleaning_.split_leaves.end()) {
         const auto reason = leaves->second.find(id);
@@ -381,13 +383,15 @@ class Cleaner {
   void WriteSplits(const PickleValue& splits) {
     writer_.BeginDict();
     for (size_t i = 0; i < splits.size(); ++i) {
-      if (!splits.value(i).is_sequence()) {  // nobody has asked for it
+      if (!splits.value(i).is_sequence() &&
+          !splits.value(i).is(PickleKind::kArray)) {  // nobody has asked for it
         CopyMember(splits.key(i), splits.value(i));
         continue;
       }
       const std::string name(splits.key(i).AsString(path_ + ": name of a split"));
       const std::vector<std::string> ids = KeptIds(splits.value(i), name);
-      if (ids.empty() && splits.value(i).size() > 0) {
+      const bool had_some = splits.value(i).is(PickleKind::kArray) || splits.value(i).size() > 0;
+      if (ids.empty() && had_some) {
         if (std::find(asked_.begin(), asked_.end(), name) != asked_.end()) {
           throw Error("not one clip of split '" + name + "' would be left", path_,
                       "see the findings above");
@@ -436,6 +440,11 @@ class Cleaner {
         continue;
       }
       if (treatment.turn && name == "img_shape") continue;
+      if (result_.label_shift != 0 && name == "label") {
+        writer_.String(name);
+        writer_.Int(clip.label);
+        continue;
+      }
       if (treatment.frames >= 0 && name == "total_frames") continue;
       if (!copier_.CanCopy(key) || !copier_.CanCopy(annotation.value(i))) {
         ++not_copied_["member '" + name + "'"];

@@ -5,6 +5,7 @@
 #include "files/error.h"
 #include "files/pickle_node.h"
 #include "files/publish.h"
+#include "files/torch_legacy.h"
 
 namespace kinefit {
 
@@ -79,6 +80,10 @@ void PickleValue::WrongType(const std::string& what, const char* wanted) const {
   std::string found = PickleKindName(kind());
   const std::string type = TypeName();
   if (!type.empty()) found += " " + type;
+  if (type.rfind("torch.", 0) == 0) {
+    throw Error("expected " + std::string(wanted) + ", found a PyTorch object (" + type + ")", what,
+                "save tensor.float().cpu().numpy() instead");
+  }
   throw Error("expected " + std::string(wanted) + ", found " + found, what,
               "docs/formats/annotation.md says what an annotation holds");
 }
@@ -170,8 +175,49 @@ Pickle::Pickle(Pickle&&) noexcept = default;
 Pickle& Pickle::operator=(Pickle&&) noexcept = default;
 Pickle::~Pickle() = default;
 
+namespace {
+
+// Files of other kinds that are given the name of a pickle, told by how they begin.
+void RefuseOtherKinds(std::string_view bytes, const std::string& path) {
+  const auto begins = [&](std::string_view start) {
+    return bytes.substr(0, start.size()) == start;
+  };
+  const auto refuse = [&](const std::string& what, const std::string& remedy) {
+    throw Error("the file is " + what + ", not a pickle", path, remedy);
+  };
+  const std::string torch =
+      "in Python: import pickle, torch; pickle.dump(torch.load(path), open(new_path, \"wb\"))";
+  if (bytes.empty()) refuse("empty", "make it again");
+  if (begins("\x1f\x8b")) refuse("packed by gzip", "unpack it: gunzip < FILE > NEW.pkl");
+  if (begins("BZh")) refuse("packed by bzip2", "unpack it: bunzip2 < FILE > NEW.pkl");
+  if (begins("\xFD"
+             "7zXZ"))
+    refuse("packed by xz", "unpack it: unxz < FILE > NEW.pkl");
+  if (begins("\x28\xB5\x2F\xFD")) refuse("packed by zstd", "unpack it: unzstd < FILE > NEW.pkl");
+  if (TorchLegacyFile::Recognises(bytes)) refuse("one of torch.save (before 1.6)", torch);
+  if (begins("PK\3\4")) {
+    const bool saved = bytes.substr(0, 4096).find("data.pkl") != std::string_view::npos;
+    if (saved) refuse("one of torch.save", torch);
+    refuse("a zip archive (.npz is one)", "unpack it, or save its contents with pickle");
+  }
+  if (begins("\x93NUMPY")) refuse("a numpy array (.npy)", "save a dict of annotations with pickle");
+  if (begins("\x89HDF")) refuse("HDF5", "save its contents with pickle");
+  if (begins("version https://git-lfs")) {
+    refuse("only the pointer of Git LFS", "fetch the file itself: git lfs pull");
+  }
+  // No pickle begins with either.
+  const size_t first = bytes.find_first_not_of(" \t\r\n\xEF\xBB\xBF");
+  if (first != std::string_view::npos && (bytes[first] == '{' || bytes[first] == '[')) {
+    refuse("JSON", "kinefit data import reads keypoints from JSON");
+  }
+}
+
+}  // namespace
+
 Pickle Pickle::Load(const std::string& path, const PickleLimits& limits) {
-  return Parse(ReadFile(path), path, limits);
+  std::string bytes = ReadFile(path);
+  RefuseOtherKinds(bytes, path);
+  return Parse(std::move(bytes), path, limits);
 }
 
 }  // namespace kinefit

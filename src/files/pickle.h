@@ -13,7 +13,8 @@ namespace kinefit {
 
 // Python pickles (protocols 0 to 5), read without ever executing anything. Built-in types, ordered
 // and default dicts, and numeric numpy arrays and scalars become values; everything else becomes an
-// opaque object that remembers its type's name, arguments and state.
+// opaque object that remembers its type's name, arguments and state. PyTorch's tensors become
+// arrays.
 
 enum class PickleKind {
   kNone,
@@ -99,6 +100,7 @@ struct PickleLimits {
   uint64_t max_depth = 500;  // nesting of containers
   uint64_t max_containers = 20'000'000;
   uint64_t max_opcodes = 200'000'000;
+  bool torch_tensors = true;  // read PyTorch's tensors, which are pickles within the pickle
 };
 
 // A parsed pickle: owns the bytes and everything its values point to.

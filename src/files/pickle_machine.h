@@ -107,6 +107,9 @@ class Machine {
   bool MakeBytes(const std::vector<PickleValue>& args, PickleValue* out);
   bool Encode(const std::vector<PickleValue>& args, PickleValue* out);
   bool MakeScalar(const std::vector<PickleValue>& args, PickleValue* out);
+  bool Scalar(const NdArrayView& view, PickleValue* out);
+  bool TorchStorage(const std::vector<PickleValue>& args, PickleValue* out);
+  bool TorchTensor(const std::vector<PickleValue>& args, PickleValue* out);
   bool FromBuffer(const std::vector<PickleValue>& args, PickleValue* out);
   static bool ReadDType(const PickleValue& value, DType* dtype, bool* swap);
   bool ReadShape(const PickleValue& value, std::vector<int64_t>* shape);

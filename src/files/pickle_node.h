@@ -14,16 +14,18 @@ namespace kinefit::pickle_internal {
 // Classes and functions that the reader understands; kUnknown makes opaque objects.
 enum class Known : uint8_t {
   kUnknown,
-  kDict,         // dict, OrderedDict, defaultdict, Counter
-  kList,         // list
-  kTuple,        // tuple
-  kSet,          // set, frozenset
-  kBytes,        // bytes, bytearray
-  kEncode,       // _codecs.encode: how protocols 0 to 2 write bytes
-  kReconstruct,  // numpy's empty array, filled by BUILD
-  kFromBuffer,   // numpy's array of protocol 5
-  kScalar,       // numpy's scalar
-  kDType,        // numpy.dtype
+  kDict,          // dict, OrderedDict, defaultdict, Counter
+  kList,          // list
+  kTuple,         // tuple
+  kSet,           // set, frozenset
+  kBytes,         // bytes, bytearray
+  kEncode,        // _codecs.encode: how protocols 0 to 2 write bytes
+  kReconstruct,   // numpy's empty array, filled by BUILD
+  kFromBuffer,    // numpy's array of protocol 5
+  kScalar,        // numpy's scalar
+  kDType,         // numpy.dtype
+  kTorchStorage,  // a tensor's elements, as a file of torch.save within the pickle
+  kTorchTensor,   // a tensor over such elements
 };
 
 struct Node {

@@ -1,7 +1,10 @@
+#include <algorithm>
 #include <limits>
+#include <unordered_map>
 #include <utility>
 
 #include "files/pickle_machine.h"
+#include "files/torch_legacy.h"
 
 namespace kinefit::pickle_internal {
 
@@ -33,6 +36,12 @@ PickleValue Machine::Call(const PickleValue& callable, const PickleValue& args) 
       break;
     case Known::kFromBuffer:
       if (FromBuffer(items, &result)) return result;
+      break;
+    case Known::kTorchStorage:
+      if (TorchStorage(items, &result)) return result;
+      break;
+    case Known::kTorchTensor:
+      if (TorchTensor(items, &result)) return result;
       break;
     case Known::kReconstruct:
     case Known::kDType:
@@ -201,8 +210,11 @@ bool Machine::MakeScalar(const std::vector<PickleValue>& args, PickleValue* out)
   std::string bytes(ViewOf(args[1]));
   if (bytes.size() != ItemSize(dtype)) Fail("a numpy scalar of the wrong size");
   if (swap) SwapBytes(&bytes, bytes.size());
-  const NdArrayView view{dtype, {}, bytes};
-  switch (dtype) {
+  return Scalar({dtype, {}, bytes}, out);
+}
+
+bool Machine::Scalar(const NdArrayView& view, PickleValue* out) {
+  switch (view.dtype) {
     case DType::kFloat16:
     case DType::kFloat32:
     case DType::kFloat64:
@@ -210,15 +222,92 @@ bool Machine::MakeScalar(const std::vector<PickleValue>& args, PickleValue* out)
       return true;
     case DType::kUInt64: {
       uint64_t value;
-      std::memcpy(&value, bytes.data(), sizeof(value));
+      std::memcpy(&value, view.bytes.data(), sizeof(value));
       const bool fits = value <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
       *out = fits ? Integer(static_cast<int64_t>(value)) : Opaque();
       return true;
     }
     default:
-      *out = Integer(view.ToInts(where_)[0], dtype == DType::kBool ? Tag::kBool : Tag::kInt);
+      *out = Integer(view.ToInts(where_)[0], view.dtype == DType::kBool ? Tag::kBool : Tag::kInt);
       return true;
   }
+}
+
+// _load_from_bytes(file of torch.save): the elements, one after the other.
+bool Machine::TorchStorage(const std::vector<PickleValue>& args, PickleValue* out) {
+  if (!limits_.torch_tensors || args.size() != 1 || !IsText(args[0])) return false;
+  const std::string_view bytes = ViewOf(args[0]);
+  if (!TorchLegacyFile::Recognises(bytes)) return false;
+  ChargeCopy(bytes.size());  // its pickles are copied
+  PickleLimits limits = limits_;
+  limits.torch_tensors = false;
+  const TorchLegacyFile file(bytes, where_, limits);
+  static const std::unordered_map<std::string, DType> types = {
+      {"torch.FloatStorage", DType::kFloat32}, {"torch.DoubleStorage", DType::kFloat64},
+      {"torch.HalfStorage", DType::kFloat16},  {"torch.LongStorage", DType::kInt64},
+      {"torch.IntStorage", DType::kInt32},     {"torch.ShortStorage", DType::kInt16},
+      {"torch.CharStorage", DType::kInt8},     {"torch.ByteStorage", DType::kUInt8},
+      {"torch.BoolStorage", DType::kBool}};
+  TorchStorageId id;
+  if (!ReadTorchStorageId(file.root(), &id) || id.is_view) return false;
+  const auto type = types.find(id.type);
+  const TorchLegacyFile::Storage* storage = file.Find(id.key);
+  if (type == types.end() || storage == nullptr) return false;
+  Node* node = NewNode(PickleKind::kArray);
+  FillArray(node, storage->bytes, type->second, false, {static_cast<int64_t>(storage->count)},
+            false);
+  *out = Handle(node);
+  return true;
+}
+
+// _rebuild_tensor_v2(elements, offset, shape, strides, ...).
+bool Machine::TorchTensor(const std::vector<PickleValue>& args, PickleValue* out) {
+  std::vector<int64_t> shape;
+  std::vector<int64_t> strides;
+  if (args.size() < 4 || !args[0].IsNode(PickleKind::kArray) || args[1].tag_ != Tag::kInt ||
+      !ReadShape(args[2], &shape) || !ReadShape(args[3], &strides)) {
+    return false;
+  }
+  const NdArrayView& elements = *args[0].node_->array;
+  const int64_t offset = args[1].integer_;
+  const int64_t count = elements.numel();
+  if (elements.shape.size() != 1 || shape.size() > 32 ||
+      !TorchTensorFits(static_cast<uint64_t>(count), offset, shape, strides, count)) {
+    Fail("a tensor that leaves its storage");
+  }
+  const size_t item = ItemSize(elements.dtype);
+  const uint64_t size = CheckedByteSize(shape, elements.dtype, where_);
+  bool dense = true;
+  int64_t stride = 1;
+  for (size_t d = shape.size(); d-- > 0;) {
+    dense = dense && (shape[d] <= 1 || strides[d] == stride);
+    stride *= std::max<int64_t>(shape[d], 1);
+  }
+  std::string_view bytes;
+  if (size > 0 && dense) {
+    bytes = elements.bytes.substr(static_cast<size_t>(offset) * item, size);
+  } else if (size > 0) {
+    ChargeCopy(size);
+    std::string copy;
+    copy.reserve(size);
+    std::vector<int64_t> index(shape.size(), 0);
+    int64_t from = offset;
+    while (copy.size() < size) {
+      copy.append(elements.bytes.substr(static_cast<size_t>(from) * item, item));
+      for (size_t d = shape.size(); d-- > 0;) {
+        from += strides[d];
+        if (++index[d] < shape[d]) break;
+        from -= strides[d] * shape[d];
+        index[d] = 0;
+      }
+    }
+    bytes = Keep(std::move(copy));
+  }
+  if (shape.empty()) return Scalar({elements.dtype, {}, bytes}, out);
+  Node* node = NewNode(PickleKind::kArray);
+  FillArray(node, bytes, elements.dtype, false, std::move(shape), false);
+  *out = Handle(node);
+  return true;
 }
 
 }  // namespace kinefit::pickle_internal

@@ -27,6 +27,9 @@ Known Recognise(std::string_view module, std::string_view name) {
       {"numpy.core.multiarray.scalar", Known::kScalar},
       {"numpy.core.numeric._frombuffer", Known::kFromBuffer},
       {"numpy.dtype", Known::kDType},
+      {"torch.storage._load_from_bytes", Known::kTorchStorage},
+      {"torch._utils._rebuild_tensor", Known::kTorchTensor},
+      {"torch._utils._rebuild_tensor_v2", Known::kTorchTensor},
   };
   std::string full(module);
   if (full == "__builtin__") full = "builtins";                       // Python 2

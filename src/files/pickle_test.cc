@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "files/error.h"
 #include "files/python_test.h"
@@ -356,6 +357,83 @@ TEST(PickleWriter, PiecesMakeTheSamePickleAsTheWhole) {
   EXPECT_EQ(read.root()[0][1].AsString(""), "a");
   EXPECT_EQ(read.root()[1].AsInt(""), 7);
   EXPECT_EQ(read.root()[2][0].AsInt(""), 1);
+}
+
+TEST(Pickle, OtherFilesCalledPklAreNamed) {
+  TestFolder folder;
+  const std::map<std::string, std::string> wanted = {
+      {std::string("\x1f\x8b\x08\0", 4), "gzip"},
+      {"{\"split\": 1}", "JSON"},
+      {"\xEF\xBB\xBF\n[1]", "JSON"},
+      {std::string("PK\3\4....archive/data.pkl", 24), "torch.save"},
+      {std::string("PK\3\4....keypoint.npy", 20), "zip archive"},
+      {"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", "torch.save"},
+      {"\x93NUMPY", "numpy"},
+      {"version https://git-lfs.github.com/spec/v1", "Git LFS"},
+      {"", "empty"}};
+  for (const auto& [bytes, what] : wanted) {
+    try {
+      Pickle::Load(folder.Write("x.pkl", bytes));
+      ADD_FAILURE() << what;
+    } catch (const Error& error) {
+      EXPECT_NE(error.problem().find(what), std::string::npos) << error.what();
+      EXPECT_EQ(error.problem().find("hostile"), std::string::npos) << error.what();
+      EXPECT_FALSE(error.remedy().empty());
+    }
+  }
+}
+
+// A tensor as pickle.dump writes it: over 6 floats, as a file of torch.save within the pickle.
+std::string TorchTensor(const std::string& offset, const std::string& shape,
+                        const std::string& strides, char count = 6) {
+  std::string file("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.M\xe9\x03.}.", 21);
+  file +=
+      "(U\x07storagectorch\nFloatStorage\nU\x01"
+      "0U\x03"
+      "cpuK";
+  file += count;
+  file +=
+      "NtQ.]U\x01"
+      "0a.";
+  file += std::string(1, count) + std::string(7, '\0');
+  for (const float value : {0.0F, 1.0F, 2.0F, 3.0F, 4.0F, 5.0F}) {
+    file.append(reinterpret_cast<const char*>(&value), sizeof value);
+  }
+  return "ctorch._utils\n_rebuild_tensor_v2\n(ctorch.storage\n_load_from_bytes\n(U" +
+         std::string(1, static_cast<char>(file.size())) + file + "tRK" + offset + shape + strides +
+         "I00\ntR.";
+}
+
+TEST(Pickle, TensorsAreReadLikeArrays) {
+  const std::string two_three("(K\2K\3t", 6);
+  const auto floats = [](const std::string& bytes) {
+    const Pickle pickle = Pickle::Parse(bytes, "x");
+    return pickle.root().AsArray("x").ToFloats();
+  };
+  EXPECT_EQ(floats(TorchTensor(std::string(1, '\0'), two_three, std::string("(K\3K\1t", 6))),
+            (std::vector<float>{0, 1, 2, 3, 4, 5}));
+  EXPECT_EQ(floats(TorchTensor(std::string(1, '\0'), "(K\3K\2t", "(K\1K\3t")),
+            (std::vector<float>{0, 3, 1, 4, 2, 5}));
+  EXPECT_EQ(floats(TorchTensor("\4", "(K\2t", "(K\1t")), (std::vector<float>{4, 5}));
+  const Pickle scalar = Pickle::Parse(TorchTensor("\5", ")", ")"), "x");
+  EXPECT_EQ(scalar.root().AsFloat("x"), 5);
+
+  EXPECT_THROW(floats(TorchTensor("\5", "(K\2t", "(K\1t")), Error);
+  EXPECT_THROW(floats(TorchTensor("\1", two_three, "(K\3K\1t")), Error);
+  EXPECT_THROW(floats(TorchTensor("\1", "(K\6t", "(K\1t")), Error);
+  EXPECT_THROW(floats(TorchTensor("\1", "(J\xff\xff\xff\xfft", "(K\1t")), Error);
+  EXPECT_THROW(floats(TorchTensor("\1", "(K\2t", "(J\xff\xff\xff\xfft")), Error);
+  EXPECT_THROW(floats(TorchTensor("\1", "(K\2t", "(K\1t", 7)), Error);
+  EXPECT_THROW(floats(TorchTensor("\1", "(K\2t", "(K\1t", 5)), Error);
+  const std::string whole = TorchTensor("\1", "(K\2t", "(K\1t");
+  for (size_t i = 0; i < whole.size(); ++i) {
+    std::string changed = whole;
+    changed[i] = static_cast<char>(changed[i] ^ 0x21);
+    try {
+      Pickle::Parse(changed, "x");
+    } catch (const Error&) {
+    }
+  }
 }
 
 }  // namespace
