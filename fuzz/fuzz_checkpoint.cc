@@ -2,6 +2,7 @@
 #include <string>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/safetensors.h"
 #include "files/error.h"
 #include "files/publish.h"
 #include "files/torch_legacy.h"
@@ -22,13 +23,13 @@ void Read(const std::string& path) {
 
 }  // namespace
 
-// The input is a file of its own where it begins as one from before PyTorch 1.6; else data.pkl, put
-// into an archive with correct checksums: that zip archives are read well is for fuzz_zip to find
-// out.
+// The input is a file of its own where it begins as one from before PyTorch 1.6 or as safetensors;
+// else data.pkl, put into an archive with correct checksums: that zip archives are read well is for
+// fuzz_zip to find out.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const std::string path = "/dev/shm/kinefit-fuzz-" + std::to_string(getpid()) + ".pth";
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
-  if (kinefit::TorchLegacyFile::Recognises(bytes)) {
+  if (kinefit::TorchLegacyFile::Recognises(bytes) || kinefit::LooksLikeSafetensors(bytes)) {
     kinefit::PublishFile(path, bytes);
     Read(path);
     unlink(path.c_str());

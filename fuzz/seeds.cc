@@ -335,6 +335,10 @@ int main(int argc, char** argv) {
   kinefit::PublishFile(folder + "/zip/deflated.zip", local + packed + entry + end);
   kinefit::PublishFile(folder + "/checkpoint/weights", CheckpointPickle());
   kinefit::PublishFile(folder + "/checkpoint/legacy", LegacyCheckpoint());
+  const std::string header = R"({"a.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
+  kinefit::PublishFile(folder + "/checkpoint/safetensors",
+                       std::string(1, static_cast<char>(header.size())) + std::string(7, '\0') +
+                           header + std::string(8, '\1'));
   CopyConfigs(argv[2], folder + "/config");
   kinefit::PublishFile(folder + "/annotations/set", AnnotationSet());
   WritePoseFiles(folder + "/pose_file");

@@ -48,7 +48,8 @@ class CheckpointValue {
 // tensors sharing storage are written once. Throws Error (full disk, unwritable folder).
 void WriteCheckpoint(const std::string& path, const CheckpointDict& root);
 
-// Reads any torch.save zip: ours, mmengine's, plain PyTorch's. Executes nothing; objects of
+// Reads what torch.save writes (ours, mmengine's, plain PyTorch's), also before 1.6, and
+// safetensors. Executes nothing; objects of
 // unknown types become None. Verifies every CRC. Tensors are on the CPU and own their memory.
 // Throws Error naming the file for anything malformed.
 CheckpointDict ReadCheckpoint(const std::string& path);

@@ -6,6 +6,7 @@
 #include <limits>
 #include <map>
 
+#include "checkpoint/safetensors.h"
 #include "files/error.h"
 #include "files/pickle.h"
 #include "files/publish.h"
@@ -418,6 +419,79 @@ TEST(HostileCheckpoint, ABombOfSharedListsIsAnError) {
   zip.Add("archive/data.pkl", "}S'a'\n" + laughs + "s.");
   zip.Commit();
   EXPECT_THROW(ReadCheckpoint(folder.File("x.pth")), Error);
+}
+
+std::string Safetensors(const std::string& header, const std::string& data = std::string(8, 1)) {
+  const uint64_t size = header.size();
+  return std::string(reinterpret_cast<const char*>(&size), sizeof size) + header + data;
+}
+
+TEST(Safetensors, RoundTrip) {
+  TestFolder folder;
+  const CheckpointDict every = EveryKind();
+  NamedTensorList tensors;
+  for (const auto& [name, value] : At(every, "tensors").AsDict("tensors")) {
+    tensors.emplace_back(name, value.AsTensor(name));
+  }
+  const std::string path = folder.File("x.safetensors");
+  WriteSafetensors(path, tensors, {{"config", "a = 1"}, {"class_names", R"(["走", "b"])"}});
+  const CheckpointDict back = ReadCheckpoint(path);
+  EXPECT_EQ(At(back, "config").AsString("config"), "a = 1");
+  EXPECT_EQ(At(back, "class_names").AsList("names")[0].AsString("name"), "走");
+  const CheckpointDict& read = At(back, "state_dict").AsDict("state_dict");
+  ASSERT_EQ(read.size(), tensors.size());
+  for (const auto& [name, tensor] : tensors) {
+    EXPECT_EQ(At(read, name).AsTensor(name).scalar_type(), tensor.scalar_type()) << name;
+    EXPECT_TRUE(at::equal(At(read, name).AsTensor(name), tensor)) << name;
+  }
+  EXPECT_EQ(StateDictOf(back, path).size(), tensors.size());
+  const std::string bytes = ReadFile(path);
+  WriteSafetensors(path, tensors, {{"config", "a = 1"}, {"class_names", R"(["走", "b"])"}});
+  EXPECT_EQ(ReadFile(path), bytes);
+}
+
+TEST(HostileCheckpoint, SafetensorsAreChecked) {
+  TestFolder folder;
+  const auto read = [&](const std::string& bytes) {
+    return ReadCheckpoint(folder.Write("x.safetensors", bytes));
+  };
+  const std::string one = R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
+  EXPECT_EQ(StateDictOf(read(Safetensors(one)), "x")[0].second.numel(), 2);
+  EXPECT_NO_THROW(read(Safetensors(one + "   ")));
+  const auto entry = [](const std::string& shape, const std::string& offsets,
+                        const std::string& type = "F32") {
+    return Safetensors(R"({"a":{"dtype":")" + type + R"(","shape":)" + shape +
+                       R"(,"data_offsets":)" + offsets + "}}");
+  };
+  for (const std::string& bytes :
+       {entry("[2]", "[0,9]"),
+        entry("[2]", "[8,0]"),
+        entry("[3]", "[0,12]"),
+        entry("[1]", "[0,4]"),
+        entry("[1]", "[4,8]"),
+        entry("[2]", "[-1,7]"),
+        entry("[-2]", "[0,8]"),
+        entry("[2.0]", "[0,8]"),
+        entry("2", "[0,8]"),
+        entry("[2]", "[0]"),
+        entry("[2]", "8"),
+        entry("[9223372036854775807,2,2]", "[0,8]"),
+        entry("[18446744073709551615]", "[0,8]"),
+        entry("[2]", "[0,8]", "F8_E4M3"),
+        entry("[2]", "[18446744073709551608,0]"),
+        Safetensors("{"),
+        Safetensors("{}"),
+        Safetensors("{\"a\":1}"),
+        Safetensors(R"({"__metadata__":1})", ""),
+        Safetensors(R"({"__metadata__":{"a":1}})", ""),
+        Safetensors(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+                    R"("b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})")}) {
+    EXPECT_THROW(read(bytes), Error) << bytes.substr(8);
+  }
+  const std::string whole = Safetensors(one);
+  for (size_t size = 0; size < whole.size(); ++size) {
+    EXPECT_THROW(read(whole.substr(0, size)), Error) << size;
+  }
 }
 
 TEST(StateDictOf, FindsTheWeights) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/safetensors.h"
 #include "checkpoint/storage_type.h"
 #include "files/error.h"
 #include "files/pickle.h"
@@ -299,6 +300,7 @@ CheckpointDict ReadCheckpoint(const std::string& path) {
       LegacyArchive archive(path, bytes);
       return ReadTree(archive.file().root(), archive.file().pickle_size(), &archive);
     }
+    if (LooksLikeSafetensors(bytes)) return ParseSafetensors(bytes, path);
     if (bytes.size() > 262 && bytes.compare(257, 5, "ustar") == 0) {
       throw Error("a checkpoint in the format of PyTorch before 0.1.10, a tar archive", path,
                   "convert it in Python: torch.save(torch.load(path, map_location=\"cpu\"), "
