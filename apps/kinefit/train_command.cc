@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
@@ -31,12 +32,12 @@ namespace kinefit {
 namespace {
 
 volatile bool g_interrupted = false;
-volatile std::sig_atomic_t g_signal = 0;
+std::atomic<int> g_signal{0};
 
 // Whether a launcher watches this process. It passes signals on, and ends the ranks itself at its
 // second one; a rank that got one and the same signal twice, from the launcher and from whoever
 // signals whole groups of processes (systemd, Slurm), must not end before it has saved.
-volatile bool g_launched = false;
+std::atomic<bool> g_launched{false};
 
 // The first signal asks for a checkpoint after the current step; a second one of the same kind
 // ends the process at once, as it would have without this handler.
@@ -219,7 +220,7 @@ void ReportEnd(const TrainResult& result) {
 
 // What stopped the run, on all ranks alike: the signal of the first rank that got one.
 int SignalOfAll(Group& group) {
-  for (const std::string& number : group.Gather(std::to_string(g_signal))) {
+  for (const std::string& number : group.Gather(std::to_string(g_signal.load()))) {
     if (number != "0") return std::stoi(number);
   }
   return SIGTERM;

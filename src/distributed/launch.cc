@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -35,12 +36,13 @@ constexpr int kPortRetries = 5;
 constexpr double kSettle = 2.5;   // seconds for another machine's failure to prove the cause
 constexpr double kVerdict = 5.0;  // seconds to wait for what node 0 says about it
 
-volatile std::sig_atomic_t g_signals = 0;  // how many have come
-volatile std::sig_atomic_t g_signal = 0;   // the last one
+std::atomic<int> g_signals{0};  // how many have come
+std::atomic<int> g_signal{0};   // the last one
+static_assert(std::atomic<int>::is_always_lock_free, "signal handlers may not wait");
 
 void OnSignal(int number) {
   g_signal = number;
-  g_signals = g_signals + 1;
+  ++g_signals;
 }
 
 // While it lives, signals that were not ignored are counted.

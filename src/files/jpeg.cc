@@ -138,9 +138,10 @@ struct JpegDecoder::State {
     jpeg_start_decompress(&codec);
     while (codec.output_scanline < codec.output_height) {
       JSAMPROW rows[8];
-      for (JDIMENSION i = 0; i < 8; ++i) rows[i] = rgb + (codec.output_scanline + i) * stride;
       const JDIMENSION left = codec.output_height - codec.output_scanline;
-      jpeg_read_scanlines(&codec, rows, left < 8 ? left : 8);
+      const JDIMENSION count = left < 8 ? left : 8;
+      for (JDIMENSION i = 0; i < count; ++i) rows[i] = rgb + (codec.output_scanline + i) * stride;
+      jpeg_read_scanlines(&codec, rows, count);
     }
     jpeg_finish_decompress(&codec);
     return true;

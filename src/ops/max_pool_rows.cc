@@ -35,23 +35,26 @@ KINEFIT_INLINE void Store(float x, BFloat16Bits* to) {  // one of the inputs: no
 }
 
 // `n` results from windows that lie `stride` apart; of each, rows [row, rows) and columns [column,
-// columns) are inside the plane. `in` is where the first window's corner is or would be.
+// columns) are inside the plane `in`. `corner` is the place in it of the first window's corner,
+// which may lie outside: a pointer may not.
 template <typename T>
-KINEFIT_INLINE void Windows(const T* in, int64_t width, int64_t row, int64_t rows, int64_t column,
-                            int64_t columns, int64_t stride, int64_t n, T* out, uint8_t* places) {
+KINEFIT_INLINE void Windows(const T* in, int64_t corner, int64_t width, int64_t row, int64_t rows,
+                            int64_t column, int64_t columns, int64_t stride, int64_t n, T* out,
+                            uint8_t* places) {
   using Value = decltype(Load(T()));
   for (int64_t begin = 0; begin < n; begin += kChunk) {
     const int64_t count = std::min(kChunk, n - begin);
     Value best[kChunk];
     int32_t place[kChunk];
-    const T* corner = in + begin * stride;
+    const int64_t chunk = corner + begin * stride;
+    const T* first = in + (chunk + row * width + column);
     for (int64_t k = 0; k < count; ++k) {
-      best[k] = Load(corner[row * width + column + k * stride]);
+      best[k] = Load(first[k * stride]);
       place[k] = static_cast<int32_t>(row * kWindow + column);
     }
     for (int64_t dy = row; dy < rows; ++dy) {
       for (int64_t dx = column; dx < columns; ++dx) {
-        const T* from = corner + dy * width + dx;
+        const T* from = in + (chunk + dy * width + dx);
         const auto here = static_cast<int32_t>(dy * kWindow + dx);
         for (int64_t k = 0; k < count; ++k) {
           const Value value = Load(from[k * stride]);
@@ -75,15 +78,16 @@ KINEFIT_INLINE void Plane(const T* in, const PoolPlane& p, int64_t stride, T* ou
     const int64_t top = y * stride - kPadding;
     const int64_t row = std::max<int64_t>(0, -top);
     const int64_t rows = std::min(kWindow, p.height - top);
-    const T* corner = in + top * p.width - kPadding;
+    const int64_t corner = top * p.width - kPadding;
     // The first result, those whose windows are whole in width, and the one at the right edge.
     const int64_t whole = std::max<int64_t>(0, (p.width - kWindow + kPadding) / stride);
     const int64_t inside = std::min(whole, p.out_width - 1);
-    Windows(corner, p.width, row, rows, kPadding, std::min(kWindow, p.width + kPadding), stride, 1,
-            out, places);
-    Windows(corner + stride, p.width, row, rows, 0, kWindow, stride, inside, out + 1, places + 1);
+    Windows(in, corner, p.width, row, rows, kPadding, std::min(kWindow, p.width + kPadding), stride,
+            1, out, places);
+    Windows(in, corner + stride, p.width, row, rows, 0, kWindow, stride, inside, out + 1,
+            places + 1);
     for (int64_t x = 1 + inside; x < p.out_width; ++x) {
-      Windows(corner + x * stride, p.width, row, rows, 0,
+      Windows(in, corner + x * stride, p.width, row, rows, 0,
               std::min(kWindow, p.width + kPadding - x * stride), stride, 1, out + x, places + x);
     }
     out += p.out_width;

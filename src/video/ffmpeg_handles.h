@@ -13,6 +13,7 @@ extern "C" {
 }
 
 #include <memory>
+#include <new>
 #include <string>
 
 namespace kinefit {
@@ -56,6 +57,13 @@ inline std::string FfmpegMessage(int code) {
   char text[AV_ERROR_MAX_STRING_SIZE] = {};
   av_strerror(code, text, sizeof text);
   return text;
+}
+
+// What an FFmpeg function allocated, which is null where memory has run out.
+template <typename T>
+T* Allocated(T* object) {
+  if (object == nullptr) throw std::bad_alloc();
+  return object;
 }
 
 // Every problem FFmpeg logs reaches the caller as an Error; its own lines would tear the progress

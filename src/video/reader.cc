@@ -112,8 +112,8 @@ class FrameDecoder {
   FilePtr file_;  // outlives input_
   InputPtr input_;
   CodecPtr codec_;
-  PacketPtr packet_{av_packet_alloc()};
-  FramePtr frame_{av_frame_alloc()};
+  PacketPtr packet_{Allocated(av_packet_alloc())};
+  FramePtr frame_{Allocated(av_frame_alloc())};
   ScalerPtr scaler_;
   cv::Mat scratch_;  // rows padded for swscale's vector code
   AVStream* stream_ = nullptr;
@@ -154,7 +154,7 @@ void FrameDecoder::OpenFile() {
   }
   file_.reset(file);
 
-  AVFormatContext* input = avformat_alloc_context();
+  AVFormatContext* input = Allocated(avformat_alloc_context());
   input->pb = file;
   // Some formats (playlists, concat scripts) name other files and addresses. A video is one file.
   AVDictionary* options = nullptr;
@@ -189,8 +189,9 @@ void FrameDecoder::OpenStream() {
                 path_, kReencode);
   }
   CheckSize(stream_->codecpar->width, stream_->codecpar->height);
-  codec_.reset(avcodec_alloc_context3(decoder));
-  avcodec_parameters_to_context(codec_.get(), stream_->codecpar);
+  codec_.reset(Allocated(avcodec_alloc_context3(decoder)));
+  code = avcodec_parameters_to_context(codec_.get(), stream_->codecpar);
+  if (code < 0) throw Error("video cannot be decoded: " + FfmpegMessage(code), path_, kReencode);
   codec_->thread_count = 1;
   codec_->max_pixels = kMaxPixels;
   // An H.264 stream that does not declare its reordering depth would otherwise lose frames while
@@ -329,7 +330,10 @@ cv::Mat FrameDecoder::ToRgb() {
   }
   uint8_t* planes[4] = {rgb.data, nullptr, nullptr, nullptr};
   const int strides[4] = {static_cast<int>(rgb.step), 0, 0, 0};
-  sws_scale(scaler_.get(), frame_->data, frame_->linesize, 0, height_, planes, strides);
+  if (sws_scale(scaler_.get(), frame_->data, frame_->linesize, 0, height_, planes, strides) !=
+      height_) {
+    throw Error("a frame could not be converted to RGB", FrameName(), kReencode);
+  }
 
   cv::Mat shown;
   if (orientation_.transpose) {
@@ -357,7 +361,7 @@ bool FrameDecoder::CollectPackets(std::vector<PacketPtr>* packets,
   parser->flags |= PARSER_FLAG_COMPLETE_FRAMES;
   int64_t bytes = 0;
   for (;;) {
-    PacketPtr packet(av_packet_alloc());
+    PacketPtr packet(Allocated(av_packet_alloc()));
     const int code = av_read_frame(input_.get(), packet.get());
     if (code == AVERROR_EOF && file_->error >= 0) return true;
     if (code < 0) return false;

@@ -22,8 +22,8 @@ struct VideoWriter::State {
   OutputPtr output;
   CodecPtr codec;
   ScalerPtr scaler;
-  FramePtr picture{av_frame_alloc()};
-  PacketPtr packet{av_packet_alloc()};
+  FramePtr picture{Allocated(av_frame_alloc())};
+  PacketPtr packet{Allocated(av_packet_alloc())};
   AVStream* stream = nullptr;
   int64_t count = 0;
   bool finished = false;
@@ -52,7 +52,7 @@ void VideoWriter::State::OpenEncoder(int width, int height, double fps, int crf,
     throw Error("this FFmpeg has no libx264, which writing videos needs", path,
                 "install libavcodec-extra or Debian's libavcodec59");
   }
-  codec.reset(avcodec_alloc_context3(encoder));
+  codec.reset(Allocated(avcodec_alloc_context3(encoder)));
   codec->width = width;
   codec->height = height;
   codec->pix_fmt = AV_PIX_FMT_YUV420P;
@@ -63,10 +63,11 @@ void VideoWriter::State::OpenEncoder(int width, int height, double fps, int crf,
   codec->colorspace = AVCOL_SPC_SMPTE170M;  // BT.601, what swscale converts with by default
   codec->color_range = AVCOL_RANGE_MPEG;
   codec->flags |= AV_CODEC_FLAG_BITEXACT | AV_CODEC_FLAG_GLOBAL_HEADER;
-  av_opt_set(codec->priv_data, "preset", "veryfast", 0);
-  av_opt_set_double(codec->priv_data, "crf", crf, 0);
+  Check(av_opt_set(codec->priv_data, "preset", "veryfast", 0), "setting up the H.264 encoder");
+  Check(av_opt_set_double(codec->priv_data, "crf", crf, 0), "setting up the H.264 encoder");
   // Some of x264's vector code depends on the processor; the file must not.
-  av_opt_set(codec->priv_data, "x264-params", "cpu-independent=1", 0);
+  Check(av_opt_set(codec->priv_data, "x264-params", "cpu-independent=1", 0),
+        "setting up the H.264 encoder");
   Check(avcodec_open2(codec.get(), encoder, nullptr), "opening the H.264 encoder");
 }
 
@@ -103,7 +104,8 @@ std::string VideoWriter::State::TakeBytes() {
   uint8_t* data = nullptr;
   const int size = avio_close_dyn_buf(output->pb, &data);
   output->pb = nullptr;
-  std::string bytes(reinterpret_cast<const char*>(data), size);
+  std::string bytes;
+  if (data != nullptr && size > 0) bytes.assign(reinterpret_cast<const char*>(data), size);
   av_free(data);
   return bytes;
 }
@@ -123,8 +125,9 @@ VideoWriter::VideoWriter(const std::string& path, int width, int height, double 
   }
   state_->OpenEncoder(width, height, fps, crf, keyframe_interval);
   state_->OpenOutput();
-  state_->scaler.reset(sws_getContext(width, height, AV_PIX_FMT_RGB24, width, height,
-                                      AV_PIX_FMT_YUV420P, SWS_BILINEAR, nullptr, nullptr, nullptr));
+  state_->scaler.reset(
+      Allocated(sws_getContext(width, height, AV_PIX_FMT_RGB24, width, height, AV_PIX_FMT_YUV420P,
+                               SWS_BILINEAR, nullptr, nullptr, nullptr)));
   state_->picture->format = AV_PIX_FMT_YUV420P;
   state_->picture->width = width;
   state_->picture->height = height;
@@ -144,7 +147,9 @@ void VideoWriter::Write(const cv::Mat& frame) {
   state_->Check(av_frame_make_writable(picture), "allocating a picture");
   const uint8_t* planes[4] = {frame.data, nullptr, nullptr, nullptr};
   const int strides[4] = {static_cast<int>(frame.step), 0, 0, 0};
-  sws_scale(state_->scaler.get(), planes, strides, 0, frame.rows, picture->data, picture->linesize);
+  const int rows = sws_scale(state_->scaler.get(), planes, strides, 0, frame.rows, picture->data,
+                             picture->linesize);
+  state_->Check(rows == frame.rows ? 0 : AVERROR_EXTERNAL, "converting a picture");
   picture->pts = state_->count++;
   state_->Encode(picture);
 }
