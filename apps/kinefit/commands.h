@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "config/config.h"
+
 namespace kinefit {
 
 // Exit codes of the program. Bad input (an Error) is 2; a run stopped by a signal after saving its
@@ -47,6 +49,12 @@ struct ConfigArguments {
   std::vector<std::string> overrides;
 };
 void AddConfigArguments(CLI::App* command, ConfigArguments* arguments);
+
+// `--use train|val|test`: which of a configuration's annotation files, where it has several.
+void AddUseArgument(CLI::App* command, std::string* use);
+// `config` with that file and its split alone; as it is where `use` is "" and there is one file.
+// Throws Error where "" leaves it open.
+Config ConfigForUse(const Config& config, const std::string& use);
 
 // The configuration that `kinefit train WORDS` would use, for whoever starts it. Throws
 // CLI::ParseError.

@@ -31,6 +31,7 @@ struct CheckArguments {
   int64_t list = 20;
   std::string report = "data_check.jsonl";
   std::string fix;
+  std::string use;
 };
 
 bool IsPickle(const std::string& path) {
@@ -209,7 +210,7 @@ Pickle Open(const CheckArguments& arguments, CheckPlan* plan) {
     *plan = PlanCheck(pickle, path, arguments.videos, suffix);
     return pickle;
   }
-  Config config = LoadConfig(path, arguments.set.overrides).config;
+  Config config = ConfigForUse(LoadConfig(path, arguments.set.overrides).config, arguments.use);
   if (!arguments.videos.empty()) config.data.videos = arguments.videos;
   if (!arguments.video_suffix.empty()) config.data.video_suffix = arguments.video_suffix;
   if (config.data.annotations.empty()) {
@@ -273,6 +274,7 @@ void AddDataCheckCommand(CLI::App& data, int* exit_code) {
   check->add_option("-s,--set", arguments->set.overrides, "override one option of a configuration")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
+  AddUseArgument(check, &arguments->use);
   check->add_option("--videos", arguments->videos,
                     "folder of the videos (a pickle names none; without it they are not checked)");
   check->add_option("--video-suffix", arguments->video_suffix, "of their names, default .mp4");

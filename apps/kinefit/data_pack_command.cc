@@ -30,6 +30,7 @@ struct Arguments {
   std::string video_suffix;
   std::string classes;
   std::string output;
+  std::string use;
   int64_t short_side = PackSettings().short_side;
   int64_t quality = PackSettings().quality;
   double margin = PackSettings().margin;
@@ -106,7 +107,9 @@ Config LoadSet(const Arguments& arguments) {
   const std::string& path = arguments.set.path;
   const bool described = fs::path(path).extension() == ".toml";
   Config config =
-      described ? LoadConfig(path, arguments.set.overrides).config : ConfigOfFiles(arguments);
+      described ? ConfigForUse(LoadConfig(path, arguments.set.overrides).config, arguments.use)
+                : ConfigOfFiles(arguments);
+  config.data.label_offset = 0;  // a store holds the labels as annotated
   if (!arguments.videos.empty()) config.data.videos = arguments.videos;
   if (!arguments.video_suffix.empty()) config.data.video_suffix = arguments.video_suffix;
   if (!arguments.classes.empty()) config.data.classes = arguments.classes;
@@ -273,6 +276,7 @@ void AddDataPackCommand(CLI::App& data, int* exit_code) {
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
   pack->add_option("-o,--out", arguments->output, "the store to write, *.kfpack");
+  AddUseArgument(pack, &arguments->use);
   pack->add_option("--videos", arguments->videos,
                    "folder of the videos (default: `videos` beside the annotations)");
   pack->add_option("--video-suffix", arguments->video_suffix, "of their names (default: .mp4)");

@@ -72,6 +72,10 @@ struct HeadConfig {
 struct ModelConfig {
   std::string type = "rgbpose";  // "rgbpose", "pcan", "rgb", "pose"
   int64_t num_classes = 60;
+  // The coarse classes: the class numbers of each group, and what the groups are called.
+  // data.hierarchy fills them.
+  std::vector<std::vector<int64_t>> groups;
+  std::vector<std::string> group_names;
   PathwayConfig rgb;   // defaults set by DefaultRgbPathway()
   PathwayConfig pose;  // defaults set by DefaultPosePathway()
   FusionConfig fusion;
@@ -103,12 +107,17 @@ struct HeatmapConfig {  // mmaction2 GeneratePoseTarget
 
 struct DataConfig {
   std::string annotations;            // mmaction2/pyskl pickle
+  std::string train_annotations;      // "" = annotations
+  std::string val_annotations;        // "" = annotations
+  std::string test_annotations;       // "" = val_annotations
   std::string videos;                 // folder of videos; unused by pose-only networks
   std::string video_suffix = ".mp4";  // video of an annotation: videos/frame_dir + suffix
   std::string classes;                // text file, one name per line; "" = numbers
   std::string train_split;            // "" = all annotations
   std::string val_split;
   std::string test_split;  // "" = val_split
+  int64_t label_offset = 0;  // added to every annotation's label
+  std::string hierarchy;     // a shipped one ("ma52") or its .toml: what model.groups says
   std::string joints;      // a layout ("ntu25") or its .toml: what the three lists below say
   std::vector<int64_t> left_joints;
   std::vector<int64_t> right_joints;

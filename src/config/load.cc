@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "config/hierarchy.h"
 #include "config/joint_layout.h"
 #include "config/option_value.h"
 #include "config/toml_tree.h"
@@ -27,21 +28,44 @@ TomlNode TakeInclude(TomlNode* root) {
   return include;
 }
 
-// Stores one layer of a configuration. One that names the joints makes those of earlier layers
-// void, so that a set's own file can follow a configuration made for other skeletons.
-void ApplyLayer(const TomlNode& root, LoadedConfig* loaded) {
+void MakeVoid(LoadedConfig* loaded, const std::vector<const char*>& keys) {
+  for (const char* key : keys) loaded->provenance.erase(key);
+}
+
+// What naming `key` in a layer makes void of earlier layers: so a set's own file can follow a
+// configuration that was made for another set.
+void MakeOlderVoid(const std::string& key, LoadedConfig* loaded) {
   DataConfig& data = loaded->config.data;
+  ModelConfig& model = loaded->config.model;
+  if (key == "joints") {
+    data.left_joints.clear();
+    data.right_joints.clear();
+    data.limbs.clear();
+    MakeVoid(loaded, {"data.left_joints", "data.right_joints", "data.limbs",
+                      "model.pose.in_channels"});
+  } else if (key == "hierarchy") {
+    model.groups.clear();
+    model.group_names.clear();
+    MakeVoid(loaded, {"model.groups", "model.group_names"});
+  } else if (key == "train_annotations") {  // a file of its own is a split already
+    data.train_split.clear();
+    MakeVoid(loaded, {"data.train_split"});
+  } else if (key == "val_annotations") {
+    data.val_split.clear();
+    MakeVoid(loaded, {"data.val_split"});
+  } else if (key == "test_annotations") {
+    data.test_split.clear();
+    MakeVoid(loaded, {"data.test_split"});
+  }
+}
+
+// Stores one layer of a configuration.
+void ApplyLayer(const TomlNode& root, LoadedConfig* loaded) {
   for (const auto& [section, node] : root.members) {
     if (section != "data") continue;
     for (const auto& [key, value] : node.members) {
-      if (key != "joints" || value.text.empty()) continue;
-      data.left_joints.clear();
-      data.right_joints.clear();
-      data.limbs.clear();
-      for (const char* lost :
-           {"data.left_joints", "data.right_joints", "data.limbs", "model.pose.in_channels"}) {
-        loaded->provenance.erase(lost);
-      }
+      // "" of a configuration that was written out whole takes nothing back but a hierarchy.
+      if (!value.text.empty() || key == "hierarchy") MakeOlderVoid(key, loaded);
     }
   }
   ApplyToml(root, &loaded->config, &loaded->provenance);
@@ -184,6 +208,7 @@ LoadedConfig LoadConfig(const std::string& path, const std::vector<std::string>&
   FileReader(&loaded).Read(path, "");
   ApplyOverrides(overrides, &loaded);
   ApplyJointLayout(true, &loaded);
+  ApplyHierarchy(true, &loaded);
   return loaded;
 }
 
@@ -199,8 +224,12 @@ LoadedConfig LoadConfigText(const std::string& text, const std::string& origin,
   ApplyLayer(root, &loaded);
   ApplyOverrides(overrides, &loaded);
   // Text written out whole has all values; only an override can bring a layout that is not in it.
-  const auto joints = loaded.provenance.find("data.joints");
-  ApplyJointLayout(joints != loaded.provenance.end() && joints->second == "--set", &loaded);
+  const auto overridden = [&loaded](const char* key) {
+    const auto source = loaded.provenance.find(key);
+    return source != loaded.provenance.end() && source->second == "--set";
+  };
+  ApplyJointLayout(overridden("data.joints"), &loaded);
+  ApplyHierarchy(overridden("data.hierarchy"), &loaded);
   return loaded;
 }
 

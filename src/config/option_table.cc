@@ -167,6 +167,9 @@ void AddModel(const ConfigLines<ModelConfig>& add) {
   add("type", &ModelConfig::type, OneOf({"rgbpose", "pcan", "rgb", "pose"}),
       "rgbpose = RGBPoseConv3D; pcan = the same with cross-attention; rgb, pose = one stream");
   add("num_classes", &ModelConfig::num_classes, Between(1, 100000), "action classes");
+  add("groups", &ModelConfig::groups, Between(0, 99999),
+      "coarse classes: the class numbers of each group; data.hierarchy sets them");
+  add("group_names", &ModelConfig::group_names, Anything(), "what the groups are called");
   AddPathway(add.In("rgb", &ModelConfig::rgb));
   AddPathway(add.In("pose", &ModelConfig::pose));
 
@@ -215,6 +218,12 @@ void AddFiles(const ConfigLines<DataConfig>& add) {
   using D = DataConfig;
   add("annotations", &D::annotations, Anything(),
       "annotation pickle of mmaction2 or pyskl, or a packed store (.kfpack)");
+  add("train_annotations", &D::train_annotations, Anything(),
+      "a file of its own for training; \"\" = annotations");
+  add("val_annotations", &D::val_annotations, Anything(),
+      "a file of its own for validation; \"\" = annotations");
+  add("test_annotations", &D::test_annotations, Anything(),
+      "a file of its own for the test; \"\" = val_annotations");
   add("videos", &D::videos, Anything(),
       "folder of the videos; not needed by pose networks and packed stores");
   add("video_suffix", &D::video_suffix, Anything(),
@@ -223,9 +232,15 @@ void AddFiles(const ConfigLines<DataConfig>& add) {
   add("train_split", &D::train_split, Anything(), "\"\" = every annotation");
   add("val_split", &D::val_split, Anything(), "\"\" = every annotation");
   add("test_split", &D::test_split, Anything(), "\"\" = as val_split");
+  add("label_offset", &D::label_offset, Between(-99999, 99999),
+      "added to every annotation's label: -1 for labels that count from 1");
+  add("hierarchy", &D::hierarchy, Anything(),
+      "groups of classes: ma52, ntu60, ntu60_semantic, jhmdb14, demo or a .toml; sets model.groups "
+      "and model.group_names where they are not");
   add("joints", &D::joints, Anything(),
-      "layout of the skeletons: coco17, ntu25, openpose18, openpose25, jhmdb15, msraction20 or a "
-      ".toml; sets left_joints, right_joints, limbs and model.pose.in_channels where they are not");
+      "layout of the skeletons: coco17, ntu25, openpose18, openpose25, openpose28, jhmdb15, "
+      "msraction20 or a .toml; sets left_joints, right_joints, limbs and model.pose.in_channels "
+      "where they are not");
   add("left_joints", &D::left_joints, Between(0, 1023),
       "joints that swap with right_joints, in the same order, when a clip is mirrored");
   add("right_joints", &D::right_joints, Between(0, 1023), "see left_joints");

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "config/annotation_source.h"
+#include "config/hierarchy.h"
 #include "files/error.h"
 
 namespace kinefit {
@@ -47,6 +49,7 @@ class Checker {
     if (config_.model.has_pose()) CheckPathway(config_.model.pose, "model.pose");
     if (config_.model.has_rgb() && config_.model.has_pose()) CheckMeeting();
     if (config_.model.type == "pcan") CheckAttention();
+    CheckGroupsOfClasses();
     CheckCrop();
     CheckJointPairs();
     if (config_.model.has_pose()) CheckHeatmaps();
@@ -57,9 +60,16 @@ class Checker {
 
   void CheckForTraining() const {
     const DataConfig& data = config_.data;
-    Require(!data.annotations.empty(), "there is nothing to train on", {"data.annotations"},
+    const AnnotationSource train = TrainAnnotations(data);
+    const AnnotationSource val = ValAnnotations(data);
+    Require(!train.path.empty(), "there is nothing to train on", {train.key},
             "name an annotation file");
-    Require(!data.videos.empty() || !config_.model.has_rgb() || EndsWith(data.annotations, kPacked),
+    const bool validates = config_.train.val_every > 0;
+    Require(!validates || !val.path.empty(), "there is nothing to validate on",
+            {"data.val_annotations", "data.annotations"},
+            "name an annotation file, or set train.val_every = 0");
+    const bool packed = EndsWith(train.path, kPacked) && (!validates || EndsWith(val.path, kPacked));
+    Require(!data.videos.empty() || !config_.model.has_rgb() || packed,
             "a network with an RGB stream needs videos", {"data.videos"},
             "name the folder of the videos or a packed store, or use model.type = \"pose\"");
     Require(data.flip == 0 || !config_.model.has_pose() || !data.left_joints.empty(),
@@ -192,6 +202,17 @@ class Checker {
     const std::set<std::string> points(attention.points.begin(), attention.points.end());
     Require(points.size() == attention.points.size(), "an attention point is listed twice",
             {"model.attention.points"}, "list each once");
+  }
+
+  void CheckGroupsOfClasses() const {
+    const ModelConfig& model = config_.model;
+    if (model.groups.empty() && model.group_names.empty()) return;
+    std::string where = "model.groups";
+    if (provenance_) {
+      const auto source = provenance_->find(where);
+      where += " (" + (source == provenance_->end() ? "default" : source->second) + ")";
+    }
+    CheckGroups(model.groups, model.group_names, model.num_classes, where);
   }
 
   void CheckCrop() const {

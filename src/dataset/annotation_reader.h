@@ -31,6 +31,11 @@ struct BlankedJoints {
 // The lines of `config.data.classes`, or "0", "1", ... Throws Error unless there are num_classes.
 std::vector<std::string> ReadClassNames(const Config& config);
 
+// The class of a clip annotated with this label: data.label_offset added. Throws Error, naming
+// `where`, for one outside the classes; Unusable where it is the offset that leads there.
+int64_t LabelFor(int64_t annotated, const Config& config, const std::string& where,
+                 const std::string& remedy);
+
 // Throws Error, naming `where`, if clips with so many joints are not what the network and
 // config.data expect.
 void CheckJoints(const Config& config, int64_t joints, const std::string& where);

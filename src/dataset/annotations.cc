@@ -1,15 +1,14 @@
 #include "dataset/annotations.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <numeric>
 #include <unordered_map>
 #include <utility>
 
+#include "config/hierarchy.h"
 #include "config/nearest_key.h"
 #include "dataset/annotation_reader.h"
 #include "dataset/packed_dataset.h"
@@ -23,6 +22,7 @@ namespace {
 
 constexpr int64_t kLargestImageSide = 65536;
 constexpr int64_t kMostFrames = int64_t{1} << 24;
+constexpr int64_t kMostClasses = 1000000;
 constexpr int64_t kMostPersons = 10;  // of a frame, in flat annotations (mmaction2 max_person)
 
 std::string Quoted(const std::string& text) { return "'" + text + "'"; }
@@ -37,13 +37,7 @@ std::vector<std::string> ReadClassNames(const Config& config) {
     for (int64_t i = 0; i < classes; ++i) names.push_back(std::to_string(i));
     return names;
   }
-  std::ifstream file(path);
-  if (!file)
-    throw Error("class names cannot be read", path, "correct data.classes, or leave it out");
-  for (std::string line; std::getline(file, line);) {
-    while (!line.empty() && std::isspace(static_cast<unsigned char>(line.back()))) line.pop_back();
-    if (!line.empty()) names.push_back(line);
-  }
+  names = ReadClassFile(path);
   if (static_cast<int64_t>(names.size()) != classes) {
     throw Error("there are " + std::to_string(names.size()) +
                     " class names, but model.num_classes is " + std::to_string(classes),
@@ -320,6 +314,26 @@ void ReadTracks(const PickleValue& annotation, const std::string& where, Blanked
 
 }  // namespace
 
+int64_t LabelFor(int64_t annotated, const Config& config, const std::string& where,
+                 const std::string& remedy) {
+  const int64_t offset = config.data.label_offset;
+  const int64_t classes = config.model.num_classes;
+  if (annotated < -kMostClasses || annotated > kMostClasses) {
+    throw Error("label " + std::to_string(annotated) + " is outside the " +
+                    std::to_string(classes) + " classes",
+                where, remedy);
+  }
+  const int64_t label = annotated + offset;
+  if (label >= 0 && label < classes) return label;
+  const std::string range = "is outside the " + std::to_string(classes) + " classes (0 to " +
+                            std::to_string(classes - 1) + ")";
+  if (offset != 0) {
+    throw Unusable{"label " + std::to_string(annotated) + " with data.label_offset = " +
+                   std::to_string(offset) + " " + range};
+  }
+  throw Error("label " + std::to_string(annotated) + " " + range, where, remedy);
+}
+
 void CheckJoints(const Config& config, int64_t joints, const std::string& where) {
   if (!config.model.has_pose()) return;
   const DataConfig& data = config.data;
@@ -377,13 +391,8 @@ Sample ReadSample(const PickleValue& annotation, const std::string& id, const Co
   Sample sample;
   sample.id = id;
   ReadVideo(annotation, config, where, &sample);
-  sample.label = Required(annotation, "label", where).AsInt(where + ".label");
-  if (sample.label < 0 || sample.label >= config.model.num_classes) {
-    throw Error("label " + std::to_string(sample.label) + " is outside the " +
-                    std::to_string(config.model.num_classes) + " classes (0 to " +
-                    std::to_string(config.model.num_classes - 1) + ")",
-                where, "correct the label or model.num_classes");
-  }
+  sample.label = LabelFor(Required(annotation, "label", where).AsInt(where + ".label"), config,
+                          where, "correct the label, data.label_offset or model.num_classes");
   sample.total_frames = Required(annotation, "total_frames", where).AsInt(where + ".total_frames");
   ReadImageShape(annotation, where, &sample);
   if (sample.total_frames < 1 || sample.total_frames > kMostFrames) {
@@ -472,6 +481,11 @@ Dataset LoadDataset(const Config& config, const std::string& split) {
   }
   CheckNotEmpty(dataset, path, split);
   return dataset;
+}
+
+Dataset LoadDataset(const Config& config, const AnnotationSource& source) {
+  if (source.path.empty()) throw Error("no annotations are given", source.key, "name a pickle");
+  return LoadDataset(OnlyFrom(config, source), source.split);
 }
 
 std::vector<std::pair<std::string, std::vector<std::string>>> LoadSplits(const std::string& path) {

@@ -79,16 +79,11 @@ Sample ReadSample(const std::shared_ptr<const PackedStore>& store, size_t number
                   const Config& config) {
   const PackedEntry& entry = store->set().entries[number];
   const std::string where = store->path() + ": clip " + Quoted(entry.id);
-  if (entry.label < 0 || entry.label >= config.model.num_classes) {
-    throw Error("label " + std::to_string(entry.label) + " is outside the " +
-                    std::to_string(config.model.num_classes) + " classes (0 to " +
-                    std::to_string(config.model.num_classes - 1) + ")",
-                where, "correct model.num_classes, or the label and pack again");
-  }
   CheckJoints(config, entry.joints, where);
   Sample sample;
   sample.id = entry.id;
-  sample.label = entry.label;
+  sample.label = LabelFor(entry.label, config, where,
+                          "correct model.num_classes, or the label and pack again");
   sample.width = entry.width;
   sample.height = entry.height;
   sample.total_frames = entry.frames;
@@ -117,10 +112,14 @@ Dataset LoadPackedDataset(const Config& config, const std::string& split) {
     // A clip whose video could not be read still has its joints.
     const std::string& reason =
         entry.rejected.empty() && config.model.has_rgb() ? store->failure(number) : entry.rejected;
-    if (reason.empty()) {
-      dataset.samples.push_back(ReadSample(store, number, config));
-    } else {
+    if (!reason.empty()) {
       dataset.rejected.push_back({entry.id, reason});
+      continue;
+    }
+    try {
+      dataset.samples.push_back(ReadSample(store, number, config));
+    } catch (const Unusable& unusable) {
+      dataset.rejected.push_back({entry.id, unusable.reason});
     }
   }
   if (dataset.samples.empty()) {

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <utility>
 
+#include "config/hierarchy.h"
 #include "distributed/pack.h"
 #include "files/error.h"
 #include "loader/device_heatmaps.h"
@@ -58,6 +59,16 @@ void AppendRows(const at::Tensor& rows, const at::Tensor& labels, ScoreTable* ta
                        targets.data_ptr<int64_t>() + targets.numel());
 }
 
+ScoreTable RowsInOrder(const ScoreTable& table, const std::vector<size_t>& order) {
+  ScoreTable rows{table.classes, {}, {}};
+  for (const size_t from : order) {
+    const auto row = table.scores.begin() + static_cast<int64_t>(from) * table.classes;
+    rows.scores.insert(rows.scores.end(), row, row + table.classes);
+    rows.labels.push_back(table.labels[from]);
+  }
+  return rows;
+}
+
 // Puts everything into the order of `index`, the samples' places in the dataset.
 void SortByIndex(const std::vector<int64_t>& index, EvaluationResult* result) {
   if (std::is_sorted(index.begin(), index.end())) return;
@@ -67,13 +78,10 @@ void SortByIndex(const std::vector<int64_t>& index, EvaluationResult* result) {
   EvaluationResult sorted;
   for (const size_t from : order) sorted.ids.push_back(result->ids[from]);
   for (const auto& [name, table] : result->streams) {
-    ScoreTable rows{table.classes, {}, {}};
-    for (const size_t from : order) {
-      const auto row = table.scores.begin() + static_cast<int64_t>(from) * table.classes;
-      rows.scores.insert(rows.scores.end(), row, row + table.classes);
-      rows.labels.push_back(table.labels[from]);
-    }
-    sorted.streams.emplace_back(name, std::move(rows));
+    sorted.streams.emplace_back(name, RowsInOrder(table, order));
+  }
+  for (const auto& [name, table] : result->coarse) {
+    sorted.coarse.emplace_back(name, RowsInOrder(table, order));
   }
   sorted.bad_clips = std::move(result->bad_clips);
   *result = std::move(sorted);
@@ -105,34 +113,89 @@ NetworkOutput InferLogits(Network& network, const NetworkInput& input, int64_t r
   return all;
 }
 
-std::vector<std::pair<std::string, at::Tensor>> FuseScores(const NetworkOutput& output,
-                                                           int64_t clips, const EvalConfig& eval) {
-  std::vector<std::pair<std::string, at::Tensor>> scores;
+namespace {
+
+constexpr char kCoarse[] = "_coarse";  // ends the names of coarse logits
+
+bool IsCoarse(const std::string& name) {
+  const size_t length = sizeof(kCoarse) - 1;
+  return name.size() > length && name.compare(name.size() - length, length, kCoarse) == 0;
+}
+
+std::string StreamOf(const std::string& name) {
+  return IsCoarse(name) ? name.substr(0, name.size() - (sizeof(kCoarse) - 1)) : name;
+}
+
+bool HasCoarse(const NetworkOutput& output) {
+  return std::any_of(output.logits.begin(), output.logits.end(),
+                     [](const auto& logits) { return IsCoarse(logits.first); });
+}
+
+at::Tensor AverageClips(const at::Tensor& logits, int64_t clips) {
+  if (clips < 1 || logits.size(0) % clips != 0) {
+    throw Error("logits of " + std::to_string(logits.size(0)) +
+                " clips cannot be averaged in groups of " + std::to_string(clips));
+  }
+  return at::softmax(logits.detach().to(at::kCPU, at::kDouble), 1)
+      .reshape({-1, clips, logits.size(1)})
+      .mean(1);
+}
+
+StreamScores Fuse(const NetworkOutput& output, bool coarse, int64_t clips,
+                  const EvalConfig& eval) {
+  StreamScores scores;
   at::Tensor fused;
   double total_weight = 0;
   for (const auto& [name, logits] : output.logits) {
-    if (clips < 1 || logits.size(0) % clips != 0) {
-      throw Error("logits of " + std::to_string(logits.size(0)) +
-                  " clips cannot be averaged in groups of " + std::to_string(clips));
-    }
-    const at::Tensor stream = at::softmax(logits.detach().to(at::kCPU, at::kDouble), 1)
-                                  .reshape({-1, clips, logits.size(1)})
-                                  .mean(1);
-    const double weight = StreamWeight(name, eval);
+    if (IsCoarse(name) != coarse) continue;
+    const std::string stream = StreamOf(name);
+    const at::Tensor averaged = AverageClips(logits, clips);
+    const double weight = StreamWeight(stream, eval);
     total_weight += weight;
-    fused = fused.defined() ? fused + weight * stream : weight * stream;
-    scores.emplace_back(name == "fused" ? "fused_head" : name, stream);
+    fused = fused.defined() ? fused + weight * averaged : weight * averaged;
+    scores.emplace_back(stream == "fused" ? "fused_head" : stream, averaged);
   }
   if (!(total_weight > 0)) {
     throw Error("the weights of the network's streams sum to zero: nothing is left to score by",
                 "eval.rgb_weight, eval.pose_weight, eval.fused_weight",
                 "give a stream that the network has a weight above zero");
   }
-  scores.emplace_back("fused", fused);
+  scores.emplace_back("fused", HasCoarse(output) ? fused / total_weight : fused);
   return scores;
 }
 
+}  // namespace
+
+StreamScores FuseScores(const NetworkOutput& output, int64_t clips, const EvalConfig& eval) {
+  return Fuse(output, false, clips, eval);
+}
+
+StreamScores FuseCoarseScores(const NetworkOutput& output, int64_t clips, const EvalConfig& eval) {
+  if (!HasCoarse(output)) return {};
+  return Fuse(output, true, clips, eval);
+}
+
 namespace {
+
+void AppendScores(const StreamScores& scores, const at::Tensor& labels,
+                  std::vector<std::pair<std::string, ScoreTable>>* tables) {
+  if (tables->empty()) {
+    for (const auto& stream : scores) tables->emplace_back(stream.first, ScoreTable{});
+  }
+  for (size_t s = 0; s < scores.size(); ++s) {
+    AppendRows(scores[s].second, labels, &(*tables)[s].second);
+  }
+}
+
+// [num_classes] the group of each class; undefined without groups.
+at::Tensor GroupTensor(const ModelConfig& model) {
+  if (model.groups.empty()) return {};
+  return at::tensor(GroupOfClass(model), at::kLong);
+}
+
+at::Tensor GroupsOf(const at::Tensor& labels, const at::Tensor& groups) {
+  return groups.index_select(0, labels.to(at::kCPU, at::kLong).reshape({-1}));
+}
 
 // What this process scores of the set: results in the order in which they came.
 struct Scored {
@@ -148,12 +211,14 @@ Scored ScoreShare(Network& network, const Dataset& dataset, const Config& config
   const int64_t samples_at_once = std::max<int64_t>(config.eval.batch_size / clips_per_sample, 1);
   Loader loader(dataset, config, Phase::kTest, samples_at_once, clips, flip, shard);
   loader.Start({0, 0});
+  const at::Tensor groups = GroupTensor(config.model);
   Scored scored;
   EvaluationResult& result = scored.result;
   Batch batch;
   while (loader.Next(&batch)) {
     Heartbeat::Own().Enter(RankPhase::kValidating);
-    std::vector<std::pair<std::string, at::Tensor>> scores;
+    StreamScores scores;
+    StreamScores coarse;
     WithMemoryErrors([&] {
       const at::Device device = network.parameters().front().tensor.device();
       const at::Tensor heatmaps = batch.joints.tensor.defined()
@@ -163,13 +228,10 @@ Scored ScoreShare(Network& network, const Dataset& dataset, const Config& config
           InferLogits(network, {batch.imgs, heatmaps}, std::max<int64_t>(config.eval.batch_size, 1),
                       static_cast<uint64_t>(config.seed));
       scores = FuseScores(output, batch.clips, config.eval);
+      coarse = FuseCoarseScores(output, batch.clips, config.eval);
     });
-    if (result.streams.empty()) {
-      for (const auto& [name, rows] : scores) result.streams.emplace_back(name, ScoreTable{});
-    }
-    for (size_t s = 0; s < scores.size(); ++s) {
-      AppendRows(scores[s].second, batch.labels, &result.streams[s].second);
-    }
+    AppendScores(scores, batch.labels, &result.streams);
+    if (groups.defined()) AppendScores(coarse, GroupsOf(batch.labels, groups), &result.coarse);
     result.ids.insert(result.ids.end(), batch.ids.begin(), batch.ids.end());
     scored.index.insert(scored.index.end(), batch.sample_index.begin(), batch.sample_index.end());
     if (progress) {
@@ -194,6 +256,17 @@ std::vector<T> FromBytes(const std::string& bytes) {
   return values;
 }
 
+using Tables = std::vector<std::pair<std::string, ScoreTable>>;
+
+std::string PackTables(const Tables& tables) {
+  std::vector<std::string> parts;
+  for (const auto& [name, table] : tables) {
+    parts.insert(parts.end(), {name, std::to_string(table.classes), AsBytes(table.scores),
+                               AsBytes(table.labels)});
+  }
+  return Pack(parts);
+}
+
 std::string PackScored(const Scored& scored) {
   std::vector<std::string> parts = {AsBytes(scored.index), Pack(scored.result.ids)};
   std::vector<std::string> bad;
@@ -202,16 +275,25 @@ std::string PackScored(const Scored& scored) {
     bad.push_back(clip.reason);
   }
   parts.push_back(Pack(bad));
-  for (const auto& [name, table] : scored.result.streams) {
-    parts.insert(parts.end(), {name, std::to_string(table.classes), AsBytes(table.scores),
-                               AsBytes(table.labels)});
-  }
+  parts.push_back(PackTables(scored.result.streams));
+  parts.push_back(PackTables(scored.result.coarse));
   return Pack(parts);
 }
 
 template <typename T>
 void Append(const std::vector<T>& more, std::vector<T>* all) {
   all->insert(all->end(), more.begin(), more.end());
+}
+
+void AddTables(const std::string& bytes, Tables* tables) {
+  const std::vector<std::string> parts = Unpack(bytes);
+  const bool first = tables->empty();
+  for (size_t i = 0; i + 3 < parts.size(); i += 4) {
+    if (first) tables->emplace_back(parts[i], ScoreTable{std::stoll(parts[i + 1]), {}, {}});
+    ScoreTable& table = tables->at(i / 4).second;
+    Append(FromBytes<double>(parts[i + 2]), &table.scores);
+    Append(FromBytes<int64_t>(parts[i + 3]), &table.labels);
+  }
 }
 
 void AddScored(const std::string& bytes, Scored* all) {
@@ -222,14 +304,8 @@ void AddScored(const std::string& bytes, Scored* all) {
   for (size_t i = 0; i + 1 < bad.size(); i += 2) {
     all->result.bad_clips.push_back({bad[i], bad[i + 1]});
   }
-  auto& streams = all->result.streams;
-  const bool first = streams.empty();
-  for (size_t i = 3; i + 3 < parts.size(); i += 4) {
-    if (first) streams.emplace_back(parts[i], ScoreTable{std::stoll(parts[i + 1]), {}, {}});
-    ScoreTable& table = streams.at((i - 3) / 4).second;
-    Append(FromBytes<double>(parts[i + 2]), &table.scores);
-    Append(FromBytes<int64_t>(parts[i + 3]), &table.labels);
-  }
+  AddTables(parts.at(3), &all->result.streams);
+  AddTables(parts.at(4), &all->result.coarse);
 }
 
 // Runs `score`; all ranks go on together, or all throw what stopped one of them.
@@ -282,6 +358,13 @@ EvaluationResult Evaluate(Network& network, const Dataset& dataset, const Config
                 "check data.videos and the split");
   }
   SortByIndex(scored.index, &result);
+  if (!config.model.groups.empty() && result.coarse.empty()) {
+    result.coarse_from_fine = true;
+    const std::vector<int64_t> group_of = GroupOfClass(config.model);
+    for (const auto& [name, table] : result.streams) {
+      result.coarse.emplace_back(name, CoarseTable(table, group_of));
+    }
+  }
   return std::move(result);
 }
 

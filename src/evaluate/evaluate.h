@@ -17,9 +17,15 @@ namespace kinefit {
 // Scores per stream ("rgb", "pose", "fused_head" as far as they exist) and "fused", their weighted
 // sum: each stream's softmax averaged over the sample's clips (mmaction2 average_clips="prob"),
 // times eval.*_weight.
+//
+// Where config.model.groups are set, `coarse` has the groups' scores of the same streams: of the
+// network's coarse classifiers, or where it has none, derived from the fine classes
+// (`coarse_from_fine`, CoarseTable).
 struct EvaluationResult {
   std::vector<std::string> ids;                             // [N]
   std::vector<std::pair<std::string, ScoreTable>> streams;  // the last one is "fused"
+  std::vector<std::pair<std::string, ScoreTable>> coarse;   // empty without groups
+  bool coarse_from_fine = false;
   std::vector<BadClip> bad_clips;
   const ScoreTable& fused() const { return streams.back().second; }
 };
@@ -30,11 +36,17 @@ struct EvaluationResult {
 NetworkOutput InferLogits(Network& network, const NetworkInput& input, int64_t rows_at_once,
                           uint64_t seed);
 
-// Averages softmax over `clips` adjacent rows of each stream's logits and fuses. Returns one
-// [N, classes] float64 tensor per stream, the last one "fused". Throws Error if the weights of the
-// streams that exist sum to zero.
-std::vector<std::pair<std::string, at::Tensor>> FuseScores(const NetworkOutput& output,
-                                                           int64_t clips, const EvalConfig& eval);
+// One [N, classes] float64 tensor per stream, the last one "fused".
+using StreamScores = std::vector<std::pair<std::string, at::Tensor>>;
+
+// Averages softmax over `clips` adjacent rows of each stream's fine logits and fuses: the weighted
+// sum of the streams, as mmaction2 has it; for a network with coarse classifiers the weighted mean,
+// as PCAN's evaluation has it. Throws Error if the weights of the streams that exist sum to zero.
+StreamScores FuseScores(const NetworkOutput& output, int64_t clips, const EvalConfig& eval);
+
+// The same of the coarse logits ("rgb_coarse", "pose_coarse"), under the names of their streams.
+// Empty for a network that has none.
+StreamScores FuseCoarseScores(const NetworkOutput& output, int64_t clips, const EvalConfig& eval);
 
 // Runs the network in inference mode over the whole set; restores its training flag.
 // `progress(done, total)` may be empty. Results stand in the dataset's order; samples whose clip

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "files/error.h"
@@ -85,6 +86,57 @@ double MeanClassAccuracy(const ScoreTable& table) {
     if (labelled > 0 || predicted > 0) ++occurring;
   }
   return occurring > 0 ? sum / static_cast<double>(occurring) : 0;
+}
+
+F1Scores ComputeF1(const ScoreTable& table) {
+  const std::vector<int64_t> matrix = ConfusionMatrix(table);
+  F1Scores f1;
+  int64_t occurring = 0;
+  int64_t all_hits = 0;
+  int64_t all_counted = 0;  // 2 TP + FP + FN: how often the class is labelled plus predicted
+  for (int64_t c = 0; c < table.classes; ++c) {
+    int64_t counted = 0;
+    for (int64_t other = 0; other < table.classes; ++other) {
+      counted += matrix[c * table.classes + other] + matrix[other * table.classes + c];
+    }
+    const int64_t hits = matrix[c * table.classes + c];
+    all_hits += hits;
+    all_counted += counted;
+    if (counted == 0) continue;
+    ++occurring;
+    f1.macro += 2 * static_cast<double>(hits) / static_cast<double>(counted);
+  }
+  if (occurring == 0) return {};
+  f1.macro /= static_cast<double>(occurring);
+  f1.micro = 2 * static_cast<double>(all_hits) / static_cast<double>(all_counted);
+  return f1;
+}
+
+ScoreTable CoarseTable(const ScoreTable& table, const std::vector<int64_t>& group_of) {
+  CheckTable(table);
+  if (group_of.size() != static_cast<size_t>(table.classes)) {
+    throw Error(std::to_string(group_of.size()) + " classes are in groups, but there are scores of " +
+                std::to_string(table.classes));
+  }
+  const std::vector<int64_t> predictions = Predictions(table);
+  ScoreTable coarse;
+  coarse.classes = *std::max_element(group_of.begin(), group_of.end()) + 1;
+  for (int64_t i = 0; i < table.size(); ++i) {
+    const double* scores = table.scores.data() + i * table.classes;
+    std::vector<double> best(static_cast<size_t>(coarse.classes),
+                             -std::numeric_limits<double>::infinity());
+    for (int64_t c = 0; c < table.classes; ++c) {
+      double& group = best[static_cast<size_t>(group_of[c])];
+      if (SortsBefore(group, scores[c])) group = scores[c];
+    }
+    // Among equal scores the predicted class decides, which need not be in the first group.
+    double& first = best[static_cast<size_t>(group_of[predictions[i]])];
+    const bool tied = std::count(best.begin(), best.end(), first) > 1;
+    if (tied) first = std::nextafter(first, std::numeric_limits<double>::infinity());
+    coarse.scores.insert(coarse.scores.end(), best.begin(), best.end());
+    coarse.labels.push_back(group_of[table.labels[i]]);
+  }
+  return coarse;
 }
 
 }  // namespace kinefit

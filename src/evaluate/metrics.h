@@ -27,4 +27,19 @@ std::vector<int64_t> Predictions(const ScoreTable& table);
 // [C, C] counts: row = label, column = prediction.
 std::vector<int64_t> ConfusionMatrix(const ScoreTable& table);
 
+
+// F1 of a class is 2 TP / (2 TP + FP + FN) of Predictions. Macro: the mean over the classes that
+// occur among the labels or the predictions; micro: of the sums of all classes, which with one label
+// per sample is the accuracy. As sklearn's f1_score has them; 0 for an empty table.
+struct F1Scores {
+  double macro = 0;
+  double micro = 0;
+};
+F1Scores ComputeF1(const ScoreTable& table);
+
+// The same samples by coarse class: a group's score is that of its best class, so that the best
+// group is the group of the predicted class. `group_of` [C]: the group of each class. Throws Error
+// where it does not fit.
+ScoreTable CoarseTable(const ScoreTable& table, const std::vector<int64_t>& group_of);
+
 }  // namespace kinefit

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <numeric>
 
+#include "files/error.h"
 #include "files/npy.h"
 #include "files/publish.h"
 
@@ -59,13 +61,41 @@ std::string ClassName(const std::vector<std::string>& class_names, int64_t label
                                                                         : std::to_string(label);
 }
 
-std::vector<StreamSummary> Summarise(const EvaluationResult& result) {
+namespace {
+
+std::vector<StreamSummary> SummariseTables(
+    const std::vector<std::pair<std::string, ScoreTable>>& tables) {
   std::vector<StreamSummary> summaries;
-  for (const auto& [name, table] : result.streams) {
-    summaries.push_back(
-        {name, TopKAccuracy(table, 1), TopKAccuracy(table, 5), MeanClassAccuracy(table)});
+  for (const auto& [name, table] : tables) {
+    summaries.push_back({name, TopKAccuracy(table, 1), TopKAccuracy(table, 5),
+                         MeanClassAccuracy(table), ComputeF1(table)});
   }
   return summaries;
+}
+
+// The classes with the k best scores, best first; among equals the lowest number, as Predictions.
+std::vector<int64_t> BestClasses(const ScoreTable& table, int64_t row, int64_t k) {
+  const double* scores = table.scores.data() + row * table.classes;
+  std::vector<int64_t> order(static_cast<size_t>(table.classes));
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return scores[a] > scores[b]; });
+  order.resize(static_cast<size_t>(std::min(k, table.classes)));
+  return order;
+}
+
+}  // namespace
+
+std::vector<StreamSummary> Summarise(const EvaluationResult& result) {
+  return SummariseTables(result.streams);
+}
+
+std::vector<StreamSummary> SummariseCoarse(const EvaluationResult& result) {
+  return SummariseTables(result.coarse);
+}
+
+double MeanF1(const StreamSummary& fine, const StreamSummary& coarse) {
+  return (fine.f1.macro + fine.f1.micro + coarse.f1.macro + coarse.f1.micro) / 4;
 }
 
 std::vector<std::pair<std::string, double>> NamedMetrics(const EvaluationResult& result) {
@@ -74,18 +104,66 @@ std::vector<std::pair<std::string, double>> NamedMetrics(const EvaluationResult&
     metrics.emplace_back("top1/" + summary.stream, summary.top1);
     metrics.emplace_back("top5/" + summary.stream, summary.top5);
     metrics.emplace_back("mean_class/" + summary.stream, summary.mean_class);
+    metrics.emplace_back("macro_f1/" + summary.stream, summary.f1.macro);
+  }
+  for (const StreamSummary& summary : SummariseCoarse(result)) {
+    metrics.emplace_back("coarse_top1/" + summary.stream, summary.top1);
+    metrics.emplace_back("coarse_macro_f1/" + summary.stream, summary.f1.macro);
   }
   return metrics;
 }
 
 TextRows SummaryRows(const EvaluationResult& result) {
-  TextRows rows = {{"stream", "top-1", "top-5", "mean class"}};
+  TextRows rows = {{"stream", "top-1", "top-5", "mean class", "macro F1", "micro F1"}};
   // With one stream "fused" is the same again.
   const bool single = result.streams.size() == 2;
   for (const StreamSummary& summary : Summarise(result)) {
     if (single && summary.stream == "fused") continue;
     rows.push_back({summary.stream, Percent(summary.top1), Percent(summary.top5),
-                    Percent(summary.mean_class)});
+                    Percent(summary.mean_class), Percent(summary.f1.macro),
+                    Percent(summary.f1.micro)});
+  }
+  return rows;
+}
+
+TextRows CoarseSummaryRows(const EvaluationResult& result) {
+  if (result.coarse.empty()) return {};
+  TextRows rows = {{result.coarse_from_fine ? "groups (of the fine classes)" : "groups", "top-1",
+                    "mean class", "macro F1", "micro F1", "mean of all F1"}};
+  const std::vector<StreamSummary> fine = Summarise(result);
+  const std::vector<StreamSummary> coarse = SummariseCoarse(result);
+  const bool single = coarse.size() == 2;
+  for (size_t i = 0; i < coarse.size(); ++i) {
+    if (single && coarse[i].stream == "fused") continue;
+    rows.push_back({coarse[i].stream, Percent(coarse[i].top1), Percent(coarse[i].mean_class),
+                    Percent(coarse[i].f1.macro), Percent(coarse[i].f1.micro),
+                    Percent(MeanF1(fine.at(i), coarse[i]))});
+  }
+  return rows;
+}
+
+TextRows SubmissionRows(const EvaluationResult& result, const std::vector<std::string>& names) {
+  if (result.coarse.empty()) {
+    throw Error("a submission names each clip's group, but there are no groups of classes",
+                "data.hierarchy", "name the hierarchy, such as \"ma52\"");
+  }
+  constexpr int64_t kPlaces = 5;
+  const ScoreTable& fine = result.fused();
+  const ScoreTable& coarse = result.coarse.back().second;
+  TextRows rows = {{"vid"}};
+  for (int64_t i = 1; i <= std::min(kPlaces, fine.classes); ++i) {
+    rows[0].push_back("action_pred_" + std::to_string(i));
+  }
+  for (int64_t i = 1; i <= std::min(kPlaces, coarse.classes); ++i) {
+    rows[0].push_back("body_pred_" + std::to_string(i));
+  }
+  for (int64_t i = 0; i < fine.size(); ++i) {
+    rows.push_back({names.at(static_cast<size_t>(i))});
+    for (const ScoreTable* table : {&fine, &coarse}) {
+      for (const int64_t best : BestClasses(*table, i, kPlaces)) {
+        rows.back().push_back(std::to_string(best));
+      }
+    }
   }
   return rows;
 }
@@ -152,6 +230,14 @@ void WriteScores(const std::string& path, const EvaluationResult& result) {
   arrays["labels"] = NdArray::FromInts({result.fused().size()}, result.fused().labels);
   for (const auto& [name, table] : result.streams) {
     arrays["scores_" + name] = NdArray::FromDoubles({table.size(), table.classes}, table.scores);
+  }
+  if (!result.coarse.empty() && !result.coarse_from_fine) {
+    const ScoreTable& fused = result.coarse.back().second;
+    arrays["coarse_labels"] = NdArray::FromInts({fused.size()}, fused.labels);
+    for (const auto& [name, table] : result.coarse) {
+      arrays["scores_coarse_" + name] =
+          NdArray::FromDoubles({table.size(), table.classes}, table.scores);
+    }
   }
   WriteNpz(path, arrays);
 }

@@ -18,16 +18,28 @@ struct StreamSummary {
   double top1 = 0;
   double top5 = 0;
   double mean_class = 0;
+  F1Scores f1;
 };
 
 // Per stream, "fused" last. A network of one stream has only "fused": the two would be the same.
 std::vector<StreamSummary> Summarise(const EvaluationResult& result);
 
-// The same for logs: {"top1/rgb", 0.81}, {"top5/rgb", ...}, {"mean_class/rgb", ...}, ...
+// The same of the groups of classes, of the same streams; top5 is not meant. Empty without groups.
+std::vector<StreamSummary> SummariseCoarse(const EvaluationResult& result);
+
+// The mean of macro and micro F1 of fine and coarse classes, by which MA-52 is ranked.
+double MeanF1(const StreamSummary& fine, const StreamSummary& coarse);
+
+// For logs: {"top1/rgb", 0.81}, {"top5/rgb", ...}, {"mean_class/rgb", ...}, {"macro_f1/rgb", ...},
+// then the other streams, then {"coarse_top1/rgb", ...}, {"coarse_macro_f1/rgb", ...}, ...
 std::vector<std::pair<std::string, double>> NamedMetrics(const EvaluationResult& result);
 
-// stream, top-1, top-5, mean class.
+// stream, top-1, top-5, mean class, macro F1, micro F1.
 TextRows SummaryRows(const EvaluationResult& result);
+
+// The groups' figures in the same way: top-1, mean class, macro F1, micro F1, and the mean of the
+// four F1. The first heading says whether they come from the fine classes. Empty without groups.
+TextRows CoarseSummaryRows(const EvaluationResult& result);
 
 // Per class: number, name, clips, top-1 (recall), precision, and the class it is most often taken
 // for. "-" where there is nothing to divide by. `class_names` may be shorter than the classes.
@@ -42,8 +54,14 @@ TextRows ConfusionRows(const ScoreTable& table, const std::vector<std::string>& 
 // RFC 4180, UTF-8, published atomically. Throws Error.
 void WriteCsv(const std::string& path, const TextRows& rows);
 
+// As the micro-action challenge takes them: "vid", "action_pred_1" to "action_pred_5", the five best
+// classes of the fused score, "body_pred_1" to "body_pred_5", the best groups (as many as there
+// are). `names` [N]: what to write for the clips. Throws Error without groups.
+TextRows SubmissionRows(const EvaluationResult& result, const std::vector<std::string>& names);
+
 // For further work in Python: "labels" [N] int64, "scores_STREAM" [N, C] float64 per stream,
-// "scores_fused", and "ids" [N, L] uint8, UTF-8 filled up with zeros:
+// "scores_fused", of coarse classifiers "scores_coarse_STREAM" [N, G] and "coarse_labels" [N], and
+// "ids" [N, L] uint8, UTF-8 filled up with zeros:
 //   ids = [bytes(row).rstrip(b"\0").decode() for row in numpy.load(path)["ids"]]
 // Published atomically. Throws Error.
 void WriteScores(const std::string& path, const EvaluationResult& result);

@@ -28,6 +28,9 @@ constexpr const char* kHarmless[] = {
     "memory.",
     "threads",
     "data.test_split",
+    "data.test_annotations",
+    "data.hierarchy",  // model.groups is what counts
+    "model.group_names",
     "distributed.timeout",
     "distributed.bucket_mib",
 };
