@@ -67,7 +67,7 @@ TEST_F(BadInput, UnknownKeySuggestsTheNearest) {
 TEST_F(BadInput, ValuesOutOfRangeOrOfTheWrongType) {
   ExpectRefused(Train({"--set", "train.batch_size=0"}), {"train.batch_size", "0"});
   ExpectRefused(Train({"--set", "train.optimizer.lr=fast"}), {"train.optimizer.lr"});
-  ExpectRefused(Train({"--set", "model.type=resnet"}), {"model.type", "pcan"});
+  ExpectRefused(Train({"--set", "model.type=resnet"}), {"model.type", "rgbpose_attention"});
 }
 
 TEST_F(BadInput, MissingFiles) {
@@ -143,10 +143,10 @@ TEST_F(BadInput, CheckpointsThatAreDamagedOrOfAnotherNetwork) {
 TEST_F(BadInput, WeightsThatTheNetworkDoesNotHave) {
   const std::string pcan = scratch_ / "pcan.toml";
   const std::string rgbpose = scratch_ / "rgbpose.toml";
-  WriteText(pcan, SmallConfig("pcan"));
+  WriteText(pcan, SmallConfig("rgbpose_attention"));
   WriteText(rgbpose, SmallConfig("rgbpose"));
   const Outcome trained =
-      Kinefit({"train", pcan, "--work-dir", scratch_ / "pcan", "--set", "train.epochs=1"});
+      Kinefit({"train", pcan, "--work-dir", scratch_ / "rgbpose_attention", "--set", "train.epochs=1"});
   ASSERT_EQ(trained.exit_code, 0) << trained.output;
   ExpectRefused(Kinefit({"test", rgbpose, scratch_ / "pcan/last.pth"}),
                 {"another network", "attention_stage3"});

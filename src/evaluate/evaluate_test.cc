@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "model/loss.h"
 #include "files/error.h"
 
 namespace kinefit {
@@ -24,6 +25,10 @@ class ChannelMeans : public Network {
     output.logits.emplace_back("pose", means);
     return output;
   }
+  Loss LossOf(const NetworkOutput& output, const at::Tensor& labels) override {
+    return ComputeLoss(output, labels, HeadConfig());
+  }
+  std::vector<std::string> LossNames() const override { return {"pose"}; }
   bool trained_in_forward = false;
   bool saw_gradients = false;
   int64_t largest_rows = 0;

@@ -113,13 +113,63 @@ void ValidateAttention(const AttentionConfig& attention) {
   }
 }
 
+void ValidateGroups(const ModelConfig& config) {
+  const std::string key = "model.groups";
+  const std::string remedy =
+      "list the classes of each group, every class in exactly one (or set data.hierarchy)";
+  Require(!config.groups.empty(), "PCAN needs to know which classes make a group", key, remedy);
+  std::vector<int> seen(static_cast<size_t>(config.num_classes), 0);
+  for (const std::vector<int64_t>& group : config.groups) {
+    Require(!group.empty(), "A group has no class", key, remedy);
+    for (const int64_t label : group) {
+      Require(label >= 0 && label < config.num_classes,
+              "The groups name class " + std::to_string(label) + ", but there are " +
+                  std::to_string(config.num_classes) + " classes (from 0)",
+              key, remedy);
+      Require(++seen[static_cast<size_t>(label)] == 1,
+              "Class " + std::to_string(label) + " is in two groups", key, remedy);
+    }
+  }
+  for (size_t label = 0; label < seen.size(); ++label) {
+    Require(seen[label] == 1, "Class " + std::to_string(label) + " is in no group", key, remedy);
+  }
+  Require(config.group_names.empty() || config.group_names.size() == config.groups.size(),
+          "There are " + std::to_string(config.group_names.size()) + " names for " +
+              std::to_string(config.groups.size()) + " groups",
+          "model.group_names", "give one name per group, or none");
+}
+
+void ValidatePcan(const ModelConfig& config) {
+  ValidateGroups(config);
+  const InteractionConfig& own = config.pcan;
+  RequirePositive(own.heads, "model.pcan.heads");
+  Require(config.rgb.stage_blocks.size() >= 3 &&
+              config.rgb.stage_blocks.size() == config.pose.stage_blocks.size() + 1,
+          "PCAN's blocks stand before the last two stages, of an RGB stream with one stage more "
+          "than the pose stream",
+          "model.rgb.stage_blocks", "give the RGB stream one stage more than the pose stream");
+  Require(own.hidden.empty() || own.hidden.size() == 2,
+          "There are " + std::to_string(own.hidden.size()) + " widths for two interaction blocks",
+          "model.pcan.hidden", "give two, or none");
+  for (size_t i = 0; i < 2; ++i) {
+    const int64_t hidden = own.hidden.empty()
+                               ? config.rgb.base_channels * static_cast<int64_t>(2 << i)
+                               : own.hidden[i];
+    Require(hidden % own.heads == 0,
+            "The interaction block's " + std::to_string(hidden) +
+                " channels are not divisible by " + std::to_string(own.heads) + " heads",
+            "model.pcan.hidden", "give multiples of model.pcan.heads");
+  }
+}
+
 }  // namespace
 
 void ValidateModel(const ModelConfig& config) {
-  static const std::vector<std::string> kTypes = {"rgbpose", "pcan", "rgb", "pose"};
+  static const std::vector<std::string> kTypes = {"rgbpose", "pcan", "rgbpose_attention", "rgb",
+                                                  "pose"};
   Require(std::find(kTypes.begin(), kTypes.end(), config.type) != kTypes.end(),
           "There is no network of type \"" + config.type + "\"", "model.type",
-          "use \"rgbpose\", \"pcan\", \"rgb\" or \"pose\"");
+          "use \"rgbpose\", \"pcan\", \"rgbpose_attention\", \"rgb\" or \"pose\"");
   RequirePositive(config.num_classes, "model.num_classes");
   Require(config.head.dropout >= 0 && config.head.dropout <= 1, "A chance is between 0 and 1",
           "model.head.dropout", "");
@@ -129,7 +179,8 @@ void ValidateModel(const ModelConfig& config) {
   ValidateFusion(config.fusion);
   ValidateLaterals(config, /*into_rgb=*/true);
   ValidateLaterals(config, /*into_rgb=*/false);
-  if (config.type == "pcan") ValidateAttention(config.attention);
+  if (config.type == "pcan") ValidatePcan(config);
+  if (config.type == "rgbpose_attention") ValidateAttention(config.attention);
 }
 
 }  // namespace kinefit

@@ -66,7 +66,7 @@ TEST_F(Jhmdb, TwoStreamsAreNotWorseThanPoseAlone) {
   EXPECT_LE(seconds.count(), 900);
   TopOneOf("rgb");
   const double both =
-      TopOneOf("pcan", {"--set", "train.init_rgb=" + (scratch_ / "rgb/last.pth"), "--set",
+      TopOneOf("rgbpose_attention", {"--set", "train.init_rgb=" + (scratch_ / "rgb/last.pth"), "--set",
                         "train.init_pose=" + (scratch_ / "pose/last.pth")});
   EXPECT_GE(both, pose - 0.01);
 }
