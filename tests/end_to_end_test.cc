@@ -34,12 +34,12 @@ class EndToEnd : public ::testing::Test {
 };
 
 TEST_F(EndToEnd, TrainsTestsAndPredictsEveryNetwork) {
-  for (const std::string type : {"pose", "rgb", "rgbpose", "rgbpose_attention"}) {
+  for (const std::string type : {"pose", "rgb", "rgbpose", "rgbpose_attention", "pcan"}) {
     SCOPED_TRACE(type);
     const std::string config = WriteConfig(type);
     const std::string run = scratch_ / type;
     std::vector<std::string> train = {"train", config, "--work-dir", run};
-    if (type == "rgbpose_attention") {
+    if (type == "rgbpose_attention" || type == "pcan") {
       train.insert(train.end(), {"--set", "train.init_rgb=" + (scratch_ / "rgb/last.pth"), "--set",
                                  "train.init_pose=" + (scratch_ / "pose/last.pth")});
     }

@@ -77,7 +77,7 @@ class KillResume : public ::testing::Test {
 };
 
 TEST_F(KillResume, TwoStreamsKilledTwentyTimesEndWithTheSameBits) {
-  WriteText(scratch_ / "config.toml", SmallConfig("rgbpose_attention"));
+  WriteText(scratch_ / "config.toml", SmallConfig("pcan"));
   const std::vector<std::string> settings = {
       "threads=2",        "train.optimizer.type=\"adamw\"", "train.optimizer.lr=0.001",
       "train.ema=true",   "train.ema_momentum=0.05",        "train.epochs=60",

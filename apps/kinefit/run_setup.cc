@@ -181,8 +181,7 @@ std::vector<std::pair<std::string, at::Tensor>> NamedTensorsOf(const Network& ne
   return named;
 }
 
-void LoadTrainedWeights(Network& network, const std::string& type,
-                        const std::string& checkpoint) {
+void LoadTrainedWeights(Network& network, const std::string& type, const std::string& checkpoint) {
   const CheckpointDict root = ReadCheckpoint(checkpoint);
   const NamedTensors weights = StateDictOf(root, checkpoint, true);
   RequireKind(weights, type, checkpoint);

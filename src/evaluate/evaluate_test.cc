@@ -4,8 +4,8 @@
 
 #include <cmath>
 
-#include "model/loss.h"
 #include "files/error.h"
+#include "model/loss.h"
 
 namespace kinefit {
 namespace {

@@ -110,6 +110,7 @@ c10::Device UseDevice(const std::string& device) {
                 "they are numbered from 0; CUDA_VISIBLE_DEVICES says which are seen");
   }
   guard->setDevice(wanted);
+  SetGpuArithmetic(GpuArithmetic());
   return wanted;
 }
 

@@ -21,7 +21,8 @@ struct GpuArithmetic {
 void SetGpuArithmetic(const GpuArithmetic& arithmetic);
 
 // The device that "cpu", "cuda" or "cuda:N" names. A GPU becomes this process's: what asks CUDA for
-// "the current device" gets it. Throws Error if there is no such device.
+// "the current device" gets it, and computes as GpuArithmetic() says until SetGpuArithmetic is
+// called. Throws Error if there is no such device.
 c10::Device UseDevice(const std::string& device);
 
 // Bytes the process may have of it: what is free, and what the process has already. 0: not known.
