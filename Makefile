@@ -5,7 +5,8 @@
 # make asan | tsan | ubsan                the tests under a sanitizer
 # make fuzz                               each reader for FUZZ_SECONDS (60) on one core
 # make check   structure, registration     make tidy    clang-format and clang-tidy
-.PHONY: build build-cuda test demo soak bench check tidy asan tsan ubsan fuzz clean
+# make gpu-test | gpu-bench               on a machine with a GPU: its tests; steps beside PyTorch's
+.PHONY: gpu-test gpu-bench build build-cuda test demo soak bench check tidy asan tsan ubsan fuzz clean
 
 # TORCH_DIR=FOLDER: another LibTorch than Debian's, in a build folder of its own (docs/libtorch.md).
 BUILD ?= $(if $(TORCH_DIR),build-torch2,build)
@@ -26,6 +27,13 @@ build-cuda:
 	@./setup.sh
 	@cmake --preset cuda $(if $(TORCH_DIR),-DTORCH_DIR=$(TORCH_DIR)) > /dev/null
 	@ninja -C build-cuda
+
+gpu-test: build-cuda
+	@cd build-cuda && ./src/ops/ops_test --gtest_filter='*Gpu*' && ./tests/gpu_test
+
+gpu-bench: build-cuda
+	@ninja -C build-cuda gpu_step_bench
+	@bench/gpu.sh build-cuda
 
 demo: build
 	@scripts/demo.sh

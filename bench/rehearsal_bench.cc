@@ -58,7 +58,7 @@ const std::vector<std::string>& Ways() {
 // Every network with every way of recomputing and every batch; the other settings take turns.
 void Small(Table* table) {
   int turn = 0;
-  for (const char* type : {"rgb", "pose", "rgbpose", "pcan"}) {
+  for (const char* type : {"rgb", "pose", "rgbpose", "rgbpose_attention"}) {
     for (const std::string& way : Ways()) {
       for (const int64_t clips : {1, 2, 5, 8}) {
         Config config;
@@ -82,7 +82,7 @@ void Small(Table* table) {
 }
 
 void FullSize(Table* table) {
-  for (const char* type : {"rgbpose", "pcan"}) {
+  for (const char* type : {"rgbpose", "rgbpose_attention"}) {
     Config config;
     config.model.type = type;
     config.data.heatmap.scaling = 0.25;
@@ -93,7 +93,7 @@ void FullSize(Table* table) {
       config.train.accumulate = accumulate;
       config.data.crop = crop;
       config.memory.recompute = way;
-      table->Add(std::string("full ") + (type[0] == 'p' ? "pcan" : "rgbp"), config,
+      table->Add(std::string("full ") + (type[0] == 'p' ? "rgbpose_attention" : "rgbp"), config,
                  subject.Step(config).peak);
     };
     for (const std::string& way : Ways()) add(1, way, 224, 1);

@@ -18,11 +18,11 @@ step "making the built-in set"
 "$kinefit" data make "$out/data"
 
 # The two-stream network starts from the two single-stream ones, as in the reference.
-for stream in pose rgb pcan; do
+for stream in pose rgb attention; do
   config=configs/demo_$stream.toml
   where=(--set data.annotations="$out/data/annotations.pkl" --set data.videos="$out/data/videos"
     --set data.classes="$out/data/classes.txt")
-  if [ "$stream" = pcan ]; then
+  if [ "$stream" = attention ]; then
     where+=(--set train.init_rgb="$out/rgb/last.pth" --set train.init_pose="$out/pose/last.pth")
   fi
   step "planning $stream"
@@ -34,17 +34,17 @@ for stream in pose rgb pcan; do
 done
 
 step "predicting one clip of a held-out actor"
-clip=$(tail -n 1 "$out/results/pcan/per_sample.csv" | cut -d, -f1)
-"$kinefit" predict "$out/pcan/last.pth" "$out/data/videos/$clip.mp4" \
+clip=$(tail -n 1 "$out/results/attention/per_sample.csv" | cut -d, -f1)
+"$kinefit" predict "$out/attention/last.pth" "$out/data/videos/$clip.mp4" \
   --pose "$out/data/annotations.pkl" --top 3
 
 step "results, held-out actors"
 "$kinefit" compare "pose-only=$out/results/pose" "RGB-only=$out/results/rgb" \
-  "two-stream (PCAN)=$out/results/pcan"
+  "two-stream with attention=$out/results/attention"
 cat <<EOF
 
 data            $out/data
-checkpoints     $out/pose/last.pth  $out/rgb/last.pth  $out/pcan/last.pth
+checkpoints     $out/pose/last.pth  $out/rgb/last.pth  $out/attention/last.pth
 logs            $out/*/log.jsonl
 results         $out/results/*/  (tables, confusion matrix, scores)
 EOF

@@ -67,7 +67,7 @@ TEST_F(BadInput, UnknownKeySuggestsTheNearest) {
 TEST_F(BadInput, ValuesOutOfRangeOrOfTheWrongType) {
   ExpectRefused(Train({"--set", "train.batch_size=0"}), {"train.batch_size", "0"});
   ExpectRefused(Train({"--set", "train.optimizer.lr=fast"}), {"train.optimizer.lr"});
-  ExpectRefused(Train({"--set", "model.type=resnet"}), {"model.type", "pcan"});
+  ExpectRefused(Train({"--set", "model.type=resnet"}), {"model.type", "rgbpose_attention"});
 }
 
 TEST_F(BadInput, MissingFiles) {
@@ -141,15 +141,36 @@ TEST_F(BadInput, CheckpointsThatAreDamagedOrOfAnotherNetwork) {
 
 // A checkpoint with more in it than the network has is of another network.
 TEST_F(BadInput, WeightsThatTheNetworkDoesNotHave) {
+  const std::string attention = scratch_ / "attention.toml";
   const std::string pcan = scratch_ / "pcan.toml";
   const std::string rgbpose = scratch_ / "rgbpose.toml";
+  WriteText(attention, SmallConfig("rgbpose_attention"));
   WriteText(pcan, SmallConfig("pcan"));
   WriteText(rgbpose, SmallConfig("rgbpose"));
   const Outcome trained =
-      Kinefit({"train", pcan, "--work-dir", scratch_ / "pcan", "--set", "train.epochs=1"});
+      Kinefit({"train", attention, "--work-dir", scratch_ / "run", "--set", "train.epochs=1"});
   ASSERT_EQ(trained.exit_code, 0) << trained.output;
-  ExpectRefused(Kinefit({"test", rgbpose, scratch_ / "pcan/last.pth"}),
-                {"another network", "attention_stage3"});
+  for (const std::string& other : {rgbpose, pcan}) {
+    ExpectRefused(Kinefit({"test", other, scratch_ / "run/last.pth"}),
+                  {"weights of the network rgbpose_attention", "called pcan", "model.type"});
+  }
+  ExpectRefused(Kinefit({"train", pcan, "--work-dir", scratch_ / "other", "--set",
+                         "train.init=" + (scratch_ / "run/last.pth")}),
+                {"weights of the network rgbpose_attention", "model.type = \"rgbpose_attention\""});
+}
+
+TEST_F(BadInput, GroupsThatDoNotFitTheClasses) {
+  const std::string pcan = scratch_ / "pcan.toml";
+  WriteText(pcan, SmallConfig("pcan"));
+  const auto with = [&](const std::string& setting) {
+    return Kinefit({"plan", pcan, "--memory", "2GiB", "--set", setting});
+  };
+  ExpectRefused(with("model.groups=[[0,1,2,3,4],[5,6,7,8]]"), {"Class 9 is in no group"});
+  ExpectRefused(with("model.groups=[[0,1,2,3,4,5],[5,6,7,8,9]]"), {"Class 5 is in two groups"});
+  ExpectRefused(with("model.groups=[[0,1,2,3,4],[5,6,7,8,9,10]]"), {"class 10", "10 classes"});
+  ExpectRefused(with("model.groups=[]"), {"which classes make a group", "model.groups"});
+  ExpectRefused(with("model.group_names=[\"arms\"]"), {"1 names for 2 groups"});
+  ExpectRefused(with("model.pcan.heads=3"), {"not divisible by 3 heads", "model.pcan.hidden"});
 }
 
 TEST_F(BadInput, ARefusedRunChangesNothingInTheWorkDir) {

@@ -34,12 +34,12 @@ class EndToEnd : public ::testing::Test {
 };
 
 TEST_F(EndToEnd, TrainsTestsAndPredictsEveryNetwork) {
-  for (const std::string type : {"pose", "rgb", "rgbpose", "pcan"}) {
+  for (const std::string type : {"pose", "rgb", "rgbpose", "rgbpose_attention", "pcan"}) {
     SCOPED_TRACE(type);
     const std::string config = WriteConfig(type);
     const std::string run = scratch_ / type;
     std::vector<std::string> train = {"train", config, "--work-dir", run};
-    if (type == "pcan") {
+    if (type == "rgbpose_attention" || type == "pcan") {
       train.insert(train.end(), {"--set", "train.init_rgb=" + (scratch_ / "rgb/last.pth"), "--set",
                                  "train.init_pose=" + (scratch_ / "pose/last.pth")});
     }
@@ -161,7 +161,7 @@ TEST_F(EndToEnd, ForwardAgreesWithTheReferenceFixture) {
 // the checkpoint is of.
 TEST_F(EndToEnd, ForwardStartsWhatTheCheckpointLacks) {
   const std::string rgbpose = WriteConfig("rgbpose");
-  const std::string pcan = WriteConfig("pcan");
+  const std::string pcan = WriteConfig("rgbpose_attention");
   Succeed({"train", rgbpose, "--work-dir", scratch_ / "run", "--set", "train.epochs=1"});
   NpzArrays input;
   std::vector<double> imgs(3 * 4 * 32 * 32);
@@ -188,7 +188,7 @@ TEST_F(EndToEnd, DescribesThePublishedNetwork) {
 }
 
 TEST_F(EndToEnd, PlansAndShowsShippedConfigurations) {
-  const std::string config = std::string(KINEFIT_SOURCE) + "/configs/pcan_ntu60.toml";
+  const std::string config = std::string(KINEFIT_SOURCE) + "/configs/rgbpose_attention_ntu60.toml";
   Succeed({"plan", config, "--memory", "39.39GiB", "--batch", "20"}, "GiB");
   Succeed({"config", "show", config, "--set", "train.batch_size=20"}, "--set");
   Succeed({"config", "keys"}, "train.optimizer.lr");
@@ -197,7 +197,7 @@ TEST_F(EndToEnd, PlansAndShowsShippedConfigurations) {
 
 // The same plan for people, for machines and as a picture: one that does not fit as written.
 TEST_F(EndToEnd, PlansForMachinesAndAsAPicture) {
-  const std::string config = WriteConfig("pcan");
+  const std::string config = WriteConfig("rgbpose_attention");
   Succeed({"plan", config, "--set", "train.batch_size=16", "--memory", "24MiB", "--json", "--svg",
            scratch_ / "plan.svg", "--html", scratch_ / "plan.html"});
   const auto json = nlohmann::json::parse(output_);

@@ -139,7 +139,7 @@ class GpuRun : public Gpu {
 
 TEST_F(GpuRun, EndsWithTheSameBitsAgainAndAfterAKill) {
   for (const std::string precision : {"fp32", "bf16"}) {
-    WriteText(scratch_ / "config.toml", SmallConfig("pcan"));
+    WriteText(scratch_ / "config.toml", SmallConfig("rgbpose_attention"));
     const std::vector<std::string> settings = {"threads=2",
                                                "train.epochs=20",
                                                "train.val_every=10",
@@ -239,7 +239,7 @@ double MiB(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 // What tensors take was rehearsed; what cuDNN and cuBLAS take through the same allocator was
 // estimated. A step must stay below what was planned, and the plan must not be far above it.
 TEST_F(Gpu, StepsStayWithinWhatWasPlanned) {
-  for (const std::string type : {"rgbpose", "pcan"}) {
+  for (const std::string type : {"rgbpose", "rgbpose_attention"}) {
     for (const std::string precision : {"fp32", "bf16"}) {
       for (const std::string recompute : {"none", "lean", "stage", "full"}) {
         const Config config = MediumConfig(type, recompute, precision);
@@ -273,7 +273,7 @@ TEST_F(Gpu, StepsStayWithinWhatWasPlanned) {
 // as if nothing had been.
 TEST_F(Gpu, AStepWithoutMemoryIsAllOrNothing) {
   for (const std::string recompute : {"none", "lean", "full"}) {
-    Config config = MediumConfig("pcan", recompute, "fp32");
+    Config config = MediumConfig("rgbpose_attention", recompute, "fp32");
     config.train.accumulate = 2;
     StepOnGpu undisturbed(config);
     undisturbed.Run(0);

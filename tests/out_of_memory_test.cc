@@ -14,7 +14,7 @@ namespace {
 
 class OutOfMemory : public ::testing::Test {
  protected:
-  void SetUp() override { WriteText(config_, SmallConfig("pcan")); }
+  void SetUp() override { WriteText(config_, SmallConfig("rgbpose_attention")); }
 
   std::vector<std::string> Train(const std::string& run,
                                  const std::vector<std::string>& more = {}) const {

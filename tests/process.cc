@@ -157,6 +157,7 @@ int CountOf(const std::string& part, const std::string& text) {
 std::string SmallConfig(const std::string& type) {
   const std::string& set = SmallSet();
   std::string text = "seed = 3\n[model]\ntype = \"" + type + "\"\nnum_classes = 10\n";
+  if (type == "pcan") text += "groups = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]\n";
   text += "[model.rgb]\nbase_channels = 8\nstage_blocks = [1, 1, 1, 1]\n";
   text +=
       "[model.pose]\nbase_channels = 4\nstage_blocks = [1, 1, 1]\n"

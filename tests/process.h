@@ -67,7 +67,7 @@ int CountOf(const std::string& part, const std::string& text);
 const std::string& SmallSet();
 
 // A configuration of a network small enough to train in seconds on SmallSet(), as TOML text.
-// `type`: "pose", "rgb", "rgbpose" or "pcan".
+// `type`: "pose", "rgb", "rgbpose" or "rgbpose_attention".
 std::string SmallConfig(const std::string& type);
 
 }  // namespace kinefit::testing

@@ -25,6 +25,7 @@
 #include "memory/cuda_constants.h"
 #include "memory/gpu.h"
 #include "memory/plan.h"
+#include "model/weights_kind.h"
 
 namespace kinefit {
 
@@ -180,11 +181,17 @@ std::vector<std::pair<std::string, at::Tensor>> NamedTensorsOf(const Network& ne
   return named;
 }
 
-void LoadTrainedWeights(Network& network, const std::string& checkpoint) {
+void LoadTrainedWeights(Network& network, const std::string& type, const std::string& checkpoint) {
   const CheckpointDict root = ReadCheckpoint(checkpoint);
-  const LoadReport report =
-      LoadInto(NamedTensorsOf(network), StateDictOf(root, checkpoint, true), false, checkpoint);
-  if (!report.missing.empty() || !report.mismatched.empty() || !report.unexpected.empty()) {
+  const NamedTensors weights = StateDictOf(root, checkpoint, true);
+  RequireKind(weights, type, checkpoint);
+  const LoadReport report = LoadInto(NamedTensorsOf(network), weights, false, checkpoint);
+  const std::vector<std::string> missing = WithoutOptional(report.missing);
+  if (missing.size() < report.missing.size()) {
+    std::cout << "the checkpoint has no coarse prototypes, as the published code saves none; only "
+                 "training needs them\n";
+  }
+  if (!missing.empty() || !report.mismatched.empty() || !report.unexpected.empty()) {
     throw Error("the checkpoint is of another network: " + report.Summary(), checkpoint,
                 "use the configuration it was trained with");
   }

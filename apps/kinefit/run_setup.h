@@ -77,7 +77,8 @@ class WorkDirLock {
 
 // Loads the weights of `checkpoint` (EMA where it has them) into the network.
 // Throws Error for a checkpoint of another network: names or shapes that do not match.
-void LoadTrainedWeights(Network& network, const std::string& checkpoint);
+void LoadTrainedWeights(Network& network, const std::string& type,
+                        const std::string& checkpoint);
 
 // The state dict as (name, tensor) pairs; the tensors are the network's own.
 std::vector<std::pair<std::string, at::Tensor>> NamedTensorsOf(const Network& network);

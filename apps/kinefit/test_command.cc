@@ -53,7 +53,7 @@ int TestOnRank(const Arguments& arguments, const Config& config, Group& group) {
     std::cout << "left out " << entry.id << ": " << entry.reason << "\n";
   }
   const std::unique_ptr<Network> network = MakeNetwork(config.model, NetworkOptions(config));
-  LoadTrainedWeights(*network, arguments.checkpoint);
+  LoadTrainedWeights(*network, config.model.type, arguments.checkpoint);
 
   const int64_t clips = arguments.clips > 0 ? arguments.clips : config.eval.test_clips;
   const bool flip = arguments.flip || config.eval.flip;

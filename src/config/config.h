@@ -49,7 +49,7 @@ struct FusionConfig {
   double pose_drop_path = 0;       // chance per step to zero the laterals into pose
 };
 
-// PCAN's bidirectional cross-attention.
+// The bidirectional cross-attention of rgbpose_attention.
 struct AttentionConfig {
   int64_t heads = 4;
   int64_t width = 128;  // total width of queries, keys and values; divisible by heads
@@ -60,26 +60,38 @@ struct AttentionConfig {
   int64_t chunk = 1024;  // queries handled at once; memory is linear in the tokens
 };
 
+// PCAN's interaction blocks and prototypes (docs/pcan.md).
+struct InteractionConfig {
+  std::vector<int64_t> hidden;  // channels inside; empty: 2x, 4x the RGB base channels
+  int64_t heads = 8;
+  double attention_dropout = 0.1;  // of the attention weights
+  int64_t coarse_width = 128;      // of prototypes
+  int64_t fine_width = 256;
+};
+
 struct HeadConfig {
   double dropout = 0.5;  // of every classifier
   double init_std = 0.01;
   double label_smoothing = 0;
   double rgb_loss_weight = 1;
   double pose_loss_weight = 1;
-  double fused_loss_weight = 1;  // PCAN's fused classifier
+  double rgb_coarse_loss_weight = 0.5;  // PCAN's coarse classifiers
+  double pose_coarse_loss_weight = 0.5;
+  double fused_loss_weight = 1;  // the fused classifier of rgbpose_attention
 };
 
 struct ModelConfig {
-  std::string type = "rgbpose";  // "rgbpose", "pcan", "rgb", "pose"
+  std::string type = "rgbpose";  // "rgbpose", "pcan", "rgbpose_attention", "rgb", "pose"
   int64_t num_classes = 60;
-  // The coarse classes: the class numbers of each group, and what the groups are called.
-  // data.hierarchy fills them.
+  // The coarse classes: the class numbers of each group, and their names (empty, or one per group).
+  // data.hierarchy fills both.
   std::vector<std::vector<int64_t>> groups;
   std::vector<std::string> group_names;
   PathwayConfig rgb;   // defaults set by DefaultRgbPathway()
   PathwayConfig pose;  // defaults set by DefaultPosePathway()
   FusionConfig fusion;
   AttentionConfig attention;
+  InteractionConfig pcan;
   HeadConfig head;
 
   ModelConfig();
@@ -211,7 +223,7 @@ struct EvalConfig {
   int64_t batch_size = 4;  // samples at once
   double rgb_weight = 1;   // weights of the per-stream scores in the fused score
   double pose_weight = 1;
-  double fused_weight = 1;  // PCAN's fused classifier
+  double fused_weight = 1;  // the fused classifier of rgbpose_attention
 };
 
 struct MemoryConfig {

@@ -17,11 +17,11 @@ constexpr size_t kMostGroups = 1000;
 
 std::string Quoted(const std::string& text) { return "\"" + text + "\""; }
 
-std::vector<Hierarchy::Class> ReadClasses(const TomlNode& node) {
+std::vector<ClassHierarchy::Class> ReadClasses(const TomlNode& node) {
   CheckList(node, "classes", -1);
-  std::vector<Hierarchy::Class> classes;
+  std::vector<ClassHierarchy::Class> classes;
   for (const TomlNode& item : node.items) {
-    Hierarchy::Class entry;
+    ClassHierarchy::Class entry;
     if (item.kind == TomlNode::Kind::kText) {
       entry.name = item.text;
     } else if (item.kind == TomlNode::Kind::kInteger) {
@@ -35,12 +35,12 @@ std::vector<Hierarchy::Class> ReadClasses(const TomlNode& node) {
   return classes;
 }
 
-Hierarchy::Group ReadGroup(const TomlNode& node) {
+ClassHierarchy::Group ReadGroup(const TomlNode& node) {
   if (node.kind != TomlNode::Kind::kTable) {
     throw Error("a group must be a table, not " + KindName(node.kind), node.where,
                 "write one [[groups]] section for each group");
   }
-  Hierarchy::Group group;
+  ClassHierarchy::Group group;
   group.where = node.where;
   for (const auto& [key, value] : node.members) {
     if (key == "name") {
@@ -61,8 +61,8 @@ Hierarchy::Group ReadGroup(const TomlNode& node) {
   return group;
 }
 
-Hierarchy ReadHierarchy(const TomlNode& root, const std::string& origin) {
-  Hierarchy hierarchy;
+ClassHierarchy ReadHierarchy(const TomlNode& root, const std::string& origin) {
+  ClassHierarchy hierarchy;
   hierarchy.origin = origin;
   for (const auto& [key, node] : root.members) {
     if (key != "groups" || node.kind != TomlNode::Kind::kList) {
@@ -79,7 +79,7 @@ Hierarchy ReadHierarchy(const TomlNode& root, const std::string& origin) {
                 "write one [[groups]] section for each group, with name and classes");
   }
   std::set<std::string> names;
-  for (const Hierarchy::Group& group : hierarchy.groups) {
+  for (const ClassHierarchy::Group& group : hierarchy.groups) {
     if (names.insert(group.name).second) continue;
     throw Error("two groups are called " + Quoted(group.name), group.where,
                 "give every group a name of its own");
@@ -94,7 +94,7 @@ const EmbeddedFile* FindBuiltIn(const std::string& name) {
   return nullptr;
 }
 
-int64_t NumberOf(const Hierarchy::Class& entry, const Hierarchy::Group& group,
+int64_t NumberOf(const ClassHierarchy::Class& entry, const ClassHierarchy::Group& group,
                  const std::vector<std::string>& class_names) {
   if (entry.name.empty()) return entry.number;
   if (class_names.empty()) {
@@ -133,7 +133,7 @@ int64_t CompleteCount(const std::vector<std::vector<int64_t>>& groups) {
 
 }  // namespace
 
-bool Hierarchy::has_names() const {
+bool ClassHierarchy::has_names() const {
   for (const Group& group : groups) {
     for (const Class& entry : group.classes) {
       if (!entry.name.empty()) return true;
@@ -150,11 +150,11 @@ std::vector<std::string> BuiltInHierarchyNames() {
 
 bool IsBuiltInHierarchy(const std::string& name) { return FindBuiltIn(name) != nullptr; }
 
-Hierarchy ParseHierarchy(const std::string& text, const std::string& origin) {
+ClassHierarchy ParseHierarchy(const std::string& text, const std::string& origin) {
   return ReadHierarchy(ParseToml(text, origin), origin);
 }
 
-Hierarchy LoadHierarchy(const std::string& name_or_path) {
+ClassHierarchy LoadHierarchy(const std::string& name_or_path) {
   const std::string& name = name_or_path;
   if (const EmbeddedFile* file = FindBuiltIn(name)) {
     return ParseHierarchy(std::string(file->text), name);
@@ -172,15 +172,15 @@ Hierarchy LoadHierarchy(const std::string& name_or_path) {
               "use one of " + list + ", or a .toml file of your own (docs/formats/hierarchy.md)");
 }
 
-std::vector<std::vector<int64_t>> ResolveHierarchy(const Hierarchy& hierarchy,
+std::vector<std::vector<int64_t>> ResolveHierarchy(const ClassHierarchy& hierarchy,
                                                    const std::vector<std::string>& class_names,
                                                    int64_t num_classes) {
   std::vector<std::vector<int64_t>> groups;
   std::vector<std::string> names;
-  for (const Hierarchy::Group& group : hierarchy.groups) {
+  for (const ClassHierarchy::Group& group : hierarchy.groups) {
     groups.emplace_back();
     names.push_back(group.name);
-    for (const Hierarchy::Class& entry : group.classes) {
+    for (const ClassHierarchy::Class& entry : group.classes) {
       groups.back().push_back(NumberOf(entry, group, class_names));
     }
     std::sort(groups.back().begin(), groups.back().end());
@@ -192,10 +192,10 @@ std::vector<std::vector<int64_t>> ResolveHierarchy(const Hierarchy& hierarchy,
 void CheckGroups(const std::vector<std::vector<int64_t>>& groups,
                  const std::vector<std::string>& group_names, int64_t num_classes,
                  const std::string& where, const std::vector<std::string>& class_names) {
-  if (groups.size() != group_names.size()) {
+  if (!group_names.empty() && groups.size() != group_names.size()) {
     throw Error(std::to_string(groups.size()) + " groups of classes have " +
                     std::to_string(group_names.size()) + " names",
-                where, "give each group of model.groups a name in model.group_names");
+                where, "give each group of model.groups a name in model.group_names, or none");
   }
   const int64_t complete = CompleteCount(groups);
   if (complete > 0 && complete != num_classes) {
@@ -203,11 +203,17 @@ void CheckGroups(const std::vector<std::vector<int64_t>>& groups,
                     " classes, but model.num_classes is " + std::to_string(num_classes),
                 where, "choose another data.hierarchy (\"\" = none), or set model.num_classes");
   }
+  const auto name = [&](size_t group) {
+    return group_names.empty() ? std::to_string(group) : Quoted(group_names[group]);
+  };
   std::vector<int64_t> group_of(static_cast<size_t>(num_classes), -1);
   for (size_t g = 0; g < groups.size(); ++g) {
+    if (groups[g].empty()) {
+      throw Error("group " + name(g) + " has no class", where, "list its classes, or remove it");
+    }
     for (const int64_t label : groups[g]) {
       if (label < 0 || label >= num_classes) {
-        throw Error("group " + Quoted(group_names[g]) + " has class " + std::to_string(label) +
+        throw Error("group " + name(g) + " has class " + std::to_string(label) +
                         ", but there are " + std::to_string(num_classes) +
                         " classes, counted from 0",
                     where, "correct the number, or model.num_classes");
@@ -215,8 +221,7 @@ void CheckGroups(const std::vector<std::vector<int64_t>>& groups,
       int64_t& group = group_of[static_cast<size_t>(label)];
       if (group >= 0) {
         throw Error(Described(label, class_names) + " is in two groups, " +
-                        Quoted(group_names[static_cast<size_t>(group)]) + " and " +
-                        Quoted(group_names[g]),
+                        name(static_cast<size_t>(group)) + " and " + name(g),
                     where, "every class belongs to one group: remove it from one of them");
       }
       group = static_cast<int64_t>(g);
@@ -252,12 +257,12 @@ void ApplyHierarchy(bool read_files, LoadedConfig* loaded) {
   const std::string where =
       (origin == provenance.end() ? "" : origin->second + ": ") + "data.hierarchy";
   try {
-    const Hierarchy hierarchy = LoadHierarchy(data.hierarchy);
+    const ClassHierarchy hierarchy = LoadHierarchy(data.hierarchy);
     std::vector<std::string> class_names;
     if (!data.classes.empty() && hierarchy.has_names()) class_names = ReadClassFile(data.classes);
     model.groups = ResolveHierarchy(hierarchy, class_names, model.num_classes);
     model.group_names.clear();
-    for (const Hierarchy::Group& group : hierarchy.groups) model.group_names.push_back(group.name);
+    for (const ClassHierarchy::Group& group : hierarchy.groups) model.group_names.push_back(group.name);
   } catch (const Error& error) {
     if (!error.where().empty()) throw;
     throw Error(error.problem(), where, error.remedy());

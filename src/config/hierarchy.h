@@ -10,7 +10,7 @@
 namespace kinefit {
 
 // Fine classes in coarse groups. Format of the files: docs/formats/hierarchy.md.
-struct Hierarchy {
+struct ClassHierarchy {
   // A class as the file has it: a name, or where that is empty a number.
   struct Class {
     std::string name;
@@ -33,19 +33,19 @@ std::vector<std::string> BuiltInHierarchyNames();
 bool IsBuiltInHierarchy(const std::string& name);
 
 // Throws Error with file:line for anything but groups with names of their own and classes.
-Hierarchy ParseHierarchy(const std::string& text, const std::string& origin);
+ClassHierarchy ParseHierarchy(const std::string& text, const std::string& origin);
 
 // A built-in hierarchy by its name, or a file: whatever ends in ".toml". Throws Error.
-Hierarchy LoadHierarchy(const std::string& name_or_path);
+ClassHierarchy LoadHierarchy(const std::string& name_or_path);
 
 // The numbers of each group's classes, in ascending order. `class_names` (may be empty) are what
 // names refer to. Throws Error for an unknown name, and as CheckGroups does.
-std::vector<std::vector<int64_t>> ResolveHierarchy(const Hierarchy& hierarchy,
+std::vector<std::vector<int64_t>> ResolveHierarchy(const ClassHierarchy& hierarchy,
                                                    const std::vector<std::string>& class_names,
                                                    int64_t num_classes);
 
-// Throws Error naming `where` unless every class is in exactly one group. `class_names` (may be
-// shorter) are for its message.
+// Throws Error naming `where` unless every class is in exactly one group. `group_names` are one per
+// group or none, `class_names` (may be shorter) for its message.
 void CheckGroups(const std::vector<std::vector<int64_t>>& groups,
                  const std::vector<std::string>& group_names, int64_t num_classes,
                  const std::string& where, const std::vector<std::string>& class_names = {});

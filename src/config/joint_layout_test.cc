@@ -134,7 +134,7 @@ TEST_F(DataJointsFile, OfOnesOwn) {
 TEST_F(DataJointsFile, LaterLayersReplaceEarlierJoints) {
   const std::string set = Write("set.toml", "[data]\njoints = 'ntu25'\n");
   const std::string main = Write("main.toml", "include = ['" + std::string(KINEFIT_SOURCE) +
-                                                  "/configs/pcan_ntu60.toml', 'set.toml']\n");
+                                                  "/configs/rgbpose_attention_ntu60.toml', 'set.toml']\n");
   const Config config = LoadConfig(main).config;
   EXPECT_EQ(config.model.pose.in_channels, 25);
   EXPECT_EQ(config.data.left_joints, LoadJointLayout("ntu25").left);

@@ -23,7 +23,7 @@ TEST(LoadConfigText, ReadsEveryType) {
   const Config config = FromText(R"(
 seed = 7
 [model]
-type = "pcan"
+type = "rgbpose_attention"
 rgb.conv1_kernel = [3, 7, 7]
 attention.points = ["final"]
 [model.head]
@@ -43,7 +43,7 @@ type = "cosine"
 begin = 5
 )");
   EXPECT_EQ(config.seed, 7);
-  EXPECT_EQ(config.model.type, "pcan");
+  EXPECT_EQ(config.model.type, "rgbpose_attention");
   EXPECT_EQ(config.model.rgb.conv1_kernel, (std::array<int64_t, 3>{3, 7, 7}));
   EXPECT_EQ(config.model.pose.conv1_kernel, (std::array<int64_t, 3>{1, 7, 7}));
   EXPECT_EQ(config.model.attention.points, std::vector<std::string>{"final"});
@@ -113,7 +113,7 @@ TEST(LoadConfigText, WrongTypeNamesBothTypes) {
   EXPECT_CONTAINS(TextError("[data]\nleft_joints = [1, 'a']").problem(), "data.left_joints[1]");
   EXPECT_CONTAINS(TextError("[data]\nlimbs = [[1, 2], 3]").problem(), "data.limbs[1]");
   EXPECT_CONTAINS(TextError("[data]\nmean = [1, 2]").problem(), "must have 3 entries, not 2");
-  EXPECT_CONTAINS(TextError("model = 'pcan'").problem(), "model is a section");
+  EXPECT_CONTAINS(TextError("model = 'rgbpose_attention'").problem(), "model is a section");
   EXPECT_CONTAINS(TextError("[train.epochs]\na = 1").problem(), "not a table");
   EXPECT_CONTAINS(TextError("[train.schedule]\ntype = 'linear'").problem(), "list of tables");
   EXPECT_CONTAINS(TextError("[train.schedule]\ntype = 'linear'").remedy(), "[[train.schedule]]");
@@ -132,7 +132,7 @@ TEST(LoadConfigText, OutOfRangeNamesTheRange) {
   EXPECT_CONTAINS(TextError("[data]\nleft_joints = [1, -1]").problem(), "data.left_joints[1] = -1");
   const Error choice = TextError("[model]\ntype = 'pcn'");
   EXPECT_EQ(choice.problem(), "model.type cannot be \"pcn\"");
-  EXPECT_EQ(choice.remedy(), "allowed: \"rgbpose\", \"pcan\", \"rgb\" or \"pose\"");
+  EXPECT_EQ(choice.remedy(), "allowed: \"rgbpose\", \"pcan\", \"rgbpose_attention\", \"rgb\" or \"pose\"");
 }
 
 TEST(LoadConfigText, WhatIsNotTomlNamesTheLine) {
@@ -173,11 +173,11 @@ TEST(LoadConfigText, HostileTextIsAnErrorAndNothingWorse) {
 TEST(Overrides, AreTomlWithQuotesOptionalForText) {
   const Config config =
       FromText("[train]\nepochs = 3\n",
-               {"train.epochs=5", "model.type=pcan", "train.work_dir=out/run 1",
+               {"train.epochs=5", "model.type=rgbpose_attention", "train.work_dir=out/run 1",
                 "data.left_joints=[1, 2]", " train.optimizer.lr = 1e-4", "train.resume=\"never\"",
                 "data.video_suffix=.avi", "train.init=1", "data.classes=a=b#c", "data.val_split="});
   EXPECT_EQ(config.train.epochs, 5);
-  EXPECT_EQ(config.model.type, "pcan");
+  EXPECT_EQ(config.model.type, "rgbpose_attention");
   EXPECT_EQ(config.train.work_dir, "out/run 1");
   EXPECT_EQ(config.data.left_joints, (std::vector<int64_t>{1, 2}));
   EXPECT_EQ(config.train.optimizer.lr, 1e-4);
@@ -224,7 +224,7 @@ TEST(Overrides, BadOnesNameThemselves) {
   EXPECT_CONTAINS(TextError("", {"train.epochs=3\nseed = 4"}).problem(), "more than one value");
   EXPECT_CONTAINS(TextError("", {"data.left_joints=[1,"}).problem(), "not valid TOML");
   EXPECT_CONTAINS(TextError("", {"data.videos=\xff\xfe"}).problem(), "not valid TOML");
-  EXPECT_CONTAINS(TextError("", {"model=pcan"}).problem(), "model is a section");
+  EXPECT_CONTAINS(TextError("", {"model=rgbpose_attention"}).problem(), "model is a section");
   EXPECT_CONTAINS(TextError("", {"train..epochs=3"}).problem(), "unknown");
   EXPECT_CONTAINS(TextError("", {"include=a.toml"}).problem(), "unknown key include");
 }

@@ -164,12 +164,15 @@ void AddPathway(const ConfigLines<PathwayConfig>& add) {
 }
 
 void AddModel(const ConfigLines<ModelConfig>& add) {
-  add("type", &ModelConfig::type, OneOf({"rgbpose", "pcan", "rgb", "pose"}),
-      "rgbpose = RGBPoseConv3D; pcan = the same with cross-attention; rgb, pose = one stream");
+  add("type", &ModelConfig::type, OneOf({"rgbpose", "pcan", "rgbpose_attention", "rgb", "pose"}),
+      "rgbpose = RGBPoseConv3D; pcan = the published PCAN (docs/pcan.md); rgbpose_attention = "
+      "RGBPoseConv3D with gated cross-attention over all tokens; rgb, pose = one stream");
   add("num_classes", &ModelConfig::num_classes, Between(1, 100000), "action classes");
   add("groups", &ModelConfig::groups, Between(0, 99999),
-      "coarse classes: the class numbers of each group; data.hierarchy sets them");
-  add("group_names", &ModelConfig::group_names, Anything(), "what the groups are called");
+      "coarse classes: the class numbers of each group, every class in exactly one; data.hierarchy "
+      "sets them");
+  add("group_names", &ModelConfig::group_names, Anything(),
+      "what the groups are called; [] = numbers");
   AddPathway(add.In("rgb", &ModelConfig::rgb));
   AddPathway(add.In("pose", &ModelConfig::pose));
 
@@ -193,15 +196,27 @@ void AddModel(const ConfigLines<ModelConfig>& add) {
 
   using A = AttentionConfig;
   const auto attention = add.In("attention", &ModelConfig::attention);
-  attention("heads", &A::heads, Between(1, 256), "attention heads (pcan)");
+  attention("heads", &A::heads, Between(1, 256), "attention heads (rgbpose_attention)");
   attention("width", &A::width, Between(1, 8192),
-            "total width of queries, keys and values (pcan); a multiple of heads");
+            "total width of queries, keys and values (rgbpose_attention); a multiple of heads");
   attention("points", &A::points, OneOf({"stage3", "final"}),
-            "where attention blocks stand (pcan)");
+            "where attention blocks stand (rgbpose_attention)");
   attention("scope", &A::scope, OneOf({"global", "frame"}),
-            "a token sees all tokens of the other stream, or those of the same moment (pcan)");
+            "a token sees all tokens of the other stream, or those of the same moment "
+            "(rgbpose_attention)");
   attention("chunk", &A::chunk, Between(1, 1 << 20),
-            "queries handled at once (pcan): smaller needs less memory", "tokens");
+            "queries handled at once (rgbpose_attention): smaller needs less memory", "tokens");
+
+  using I = InteractionConfig;
+  const auto pcan = add.In("pcan", &ModelConfig::pcan);
+  pcan("hidden", &I::hidden, Between(1, 65536),
+       "channels inside the two interaction blocks (pcan), multiples of heads; [] = 2 and 4 times "
+       "the RGB stream's base channels");
+  pcan("heads", &I::heads, Between(1, 256), "attention heads of the interaction blocks (pcan)");
+  pcan("attention_dropout", &I::attention_dropout, Between(0, 0.99),
+       "dropout of their attention weights (pcan)");
+  pcan("coarse_width", &I::coarse_width, Between(1, 65536), "width of coarse prototypes (pcan)");
+  pcan("fine_width", &I::fine_width, Between(1, 65536), "width of fine prototypes (pcan)");
 
   using H = HeadConfig;
   const auto head = add.In("head", &ModelConfig::head);
@@ -210,8 +225,12 @@ void AddModel(const ConfigLines<ModelConfig>& add) {
   head("label_smoothing", &H::label_smoothing, Between(0, 0.99), "share spread over all classes");
   head("rgb_loss_weight", &H::rgb_loss_weight, Between(0, 1e6), "weight of the RGB loss");
   head("pose_loss_weight", &H::pose_loss_weight, Between(0, 1e6), "weight of the pose loss");
+  head("rgb_coarse_loss_weight", &H::rgb_coarse_loss_weight, Between(0, 1e6),
+       "weight of the RGB stream's loss over groups (pcan)");
+  head("pose_coarse_loss_weight", &H::pose_coarse_loss_weight, Between(0, 1e6),
+       "weight of the pose stream's loss over groups (pcan)");
   head("fused_loss_weight", &H::fused_loss_weight, Between(0, 1e6),
-       "weight of the fused classifier's loss (pcan)");
+       "weight of the fused classifier's loss (rgbpose_attention)");
 }
 
 void AddFiles(const ConfigLines<DataConfig>& add) {
@@ -365,7 +384,7 @@ void AddEval(const ConfigLines<EvalConfig>& add) {
   add("rgb_weight", &E::rgb_weight, Between(0, 1e6), "of the RGB scores in the fused score");
   add("pose_weight", &E::pose_weight, Between(0, 1e6), "of the pose scores in the fused score");
   add("fused_weight", &E::fused_weight, Between(0, 1e6),
-      "of the fused classifier's scores in the fused score (pcan)");
+      "of the fused classifier's scores in the fused score (rgbpose_attention)");
 }
 
 void AddMemory(const ConfigLines<MemoryConfig>& add) {

@@ -10,7 +10,7 @@ namespace kinefit {
 
 struct TomlNode;
 
-// Where each key that is not a default got its value: "configs/pcan_ntu60.toml:12" or "--set".
+// Where each key that is not a default got its value: "configs/rgbpose_attention_ntu60.toml:12" or "--set".
 // Entries of lists of tables have numbered keys ("train.schedule.0.gamma").
 using Provenance = std::map<std::string, std::string>;
 

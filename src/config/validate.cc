@@ -48,7 +48,7 @@ class Checker {
     if (config_.model.has_rgb()) CheckPathway(config_.model.rgb, "model.rgb");
     if (config_.model.has_pose()) CheckPathway(config_.model.pose, "model.pose");
     if (config_.model.has_rgb() && config_.model.has_pose()) CheckMeeting();
-    if (config_.model.type == "pcan") CheckAttention();
+    if (config_.model.type == "rgbpose_attention") CheckAttention();
     CheckGroupsOfClasses();
     CheckCrop();
     CheckJointPairs();
@@ -338,7 +338,7 @@ class Checker {
     std::vector<double> weights;
     if (config_.model.has_rgb()) weights.push_back(head.rgb_loss_weight);
     if (config_.model.has_pose()) weights.push_back(head.pose_loss_weight);
-    if (config_.model.type == "pcan") weights.push_back(head.fused_loss_weight);
+    if (config_.model.type == "rgbpose_attention") weights.push_back(head.fused_loss_weight);
     return weights;
   }
 
@@ -346,7 +346,7 @@ class Checker {
     const EvalConfig& eval = config_.eval;
     const bool any = (config_.model.has_rgb() && eval.rgb_weight > 0) ||
                      (config_.model.has_pose() && eval.pose_weight > 0) ||
-                     (config_.model.type == "pcan" && eval.fused_weight > 0);
+                     (config_.model.type == "rgbpose_attention" && eval.fused_weight > 0);
     Require(any, "every stream has weight 0 in the fused score",
             {"eval.rgb_weight", "eval.pose_weight", "eval.fused_weight"},
             "give at least one that the network has a positive weight");

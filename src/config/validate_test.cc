@@ -13,13 +13,13 @@ std::string Shipped(const std::string& name) {
 }
 
 Config WithOverrides(const std::vector<std::string>& overrides,
-                     const std::string& name = "pcan_ntu60.toml") {
+                     const std::string& name = "rgbpose_attention_ntu60.toml") {
   return LoadConfig(Shipped(name), overrides).config;
 }
 
-// The Error of pcan_ntu60.toml with these changes.
+// The Error of rgbpose_attention_ntu60.toml with these changes.
 Error Broken(const std::vector<std::string>& overrides,
-             const std::string& name = "pcan_ntu60.toml") {
+             const std::string& name = "rgbpose_attention_ntu60.toml") {
   return ErrorOf([&] { Validate(WithOverrides(overrides, name)); });
 }
 
@@ -49,7 +49,7 @@ TEST(ShippedConfigs, ClassFileOfNtu60HasItsSixtyNames) {
 
 TEST(ShippedConfigs, PcanIsTheCaseItWasMadeFor) {
   const Config config = WithOverrides({});
-  EXPECT_EQ(config.model.type, "pcan");
+  EXPECT_EQ(config.model.type, "rgbpose_attention");
   EXPECT_EQ(config.model.num_classes, 60);
   EXPECT_EQ(config.data.rgb_frames, 8);
   EXPECT_EQ(config.data.crop, 224);
@@ -119,7 +119,7 @@ TEST(Validate, ListsMustHaveOneEntryPerStage) {
 }
 
 TEST(Validate, MessagesSayWhereTheValuesWereSet) {
-  const LoadedConfig loaded = LoadConfig(Shipped("pcan_ntu60.toml"), {"model.attention.heads=3"});
+  const LoadedConfig loaded = LoadConfig(Shipped("rgbpose_attention_ntu60.toml"), {"model.attention.heads=3"});
   const Error error = ErrorOf([&] { Validate(loaded.config, &loaded.provenance); });
   EXPECT_EQ(error.problem(), "a width of 128 cannot be divided by 3 heads");
   EXPECT_EQ(error.where(), "model.attention.width (default), model.attention.heads (--set)");

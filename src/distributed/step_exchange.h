@@ -12,7 +12,7 @@ namespace kinefit {
 
 // What the ranks' parts of an optimizer step come to together.
 struct StepTotals {
-  static constexpr size_t kStreams = 4;  // at most, of a network
+  static constexpr size_t kStreams = 10;  // losses at most, of a network
   double samples = 0;
   double loss = 0;  // summed over samples
   double correct = 0;

@@ -17,6 +17,8 @@
 namespace kinefit {
 namespace {
 
+using NamedLogits = std::vector<std::pair<std::string, at::Tensor>>;
+
 // Inference mode for a network; its training flag comes back however the scope is left.
 class InferenceScope {
  public:
@@ -87,6 +89,18 @@ void SortByIndex(const std::vector<int64_t>& index, EvaluationResult* result) {
   *result = std::move(sorted);
 }
 
+void AppendLogits(const NamedLogits& part, NamedLogits* all) {
+  const bool first = all->empty();
+  for (size_t s = 0; s < part.size(); ++s) {
+    const auto& [name, logits] = part[s];
+    if (first) {
+      all->emplace_back(name, logits);
+    } else {
+      (*all)[s].second = at::cat({(*all)[s].second, logits});
+    }
+  }
+}
+
 }  // namespace
 
 NetworkOutput InferLogits(Network& network, const NetworkInput& input, int64_t rows_at_once,
@@ -101,34 +115,20 @@ NetworkOutput InferLogits(Network& network, const NetworkInput& input, int64_t r
     const NetworkOutput part = network.Forward(
         {RowsTo(input.imgs, start, end, device), RowsTo(input.heatmap_imgs, start, end, device)},
         random);
-    for (size_t s = 0; s < part.logits.size(); ++s) {
-      const auto& [name, logits] = part.logits[s];
-      if (start == 0) {
-        all.logits.emplace_back(name, logits);
-      } else {
-        all.logits[s].second = at::cat({all.logits[s].second, logits});
-      }
-    }
+    AppendLogits(part.logits, &all.logits);
+    AppendLogits(part.coarse, &all.coarse);
   }
   return all;
 }
 
 namespace {
 
-constexpr char kCoarse[] = "_coarse";  // ends the names of coarse logits
-
-bool IsCoarse(const std::string& name) {
-  const size_t length = sizeof(kCoarse) - 1;
-  return name.size() > length && name.compare(name.size() - length, length, kCoarse) == 0;
-}
-
+// "rgb_coarse" -> "rgb".
 std::string StreamOf(const std::string& name) {
-  return IsCoarse(name) ? name.substr(0, name.size() - (sizeof(kCoarse) - 1)) : name;
-}
-
-bool HasCoarse(const NetworkOutput& output) {
-  return std::any_of(output.logits.begin(), output.logits.end(),
-                     [](const auto& logits) { return IsCoarse(logits.first); });
+  const std::string end = "_coarse";
+  const bool coarse = name.size() > end.size() &&
+                      name.compare(name.size() - end.size(), std::string::npos, end) == 0;
+  return coarse ? name.substr(0, name.size() - end.size()) : name;
 }
 
 at::Tensor AverageClips(const at::Tensor& logits, int64_t clips) {
@@ -141,13 +141,12 @@ at::Tensor AverageClips(const at::Tensor& logits, int64_t clips) {
       .mean(1);
 }
 
-StreamScores Fuse(const NetworkOutput& output, bool coarse, int64_t clips,
-                  const EvalConfig& eval) {
+// `mean`: the weighted mean of the streams instead of their weighted sum.
+StreamScores Fuse(const NamedLogits& streams, bool mean, int64_t clips, const EvalConfig& eval) {
   StreamScores scores;
   at::Tensor fused;
   double total_weight = 0;
-  for (const auto& [name, logits] : output.logits) {
-    if (IsCoarse(name) != coarse) continue;
+  for (const auto& [name, logits] : streams) {
     const std::string stream = StreamOf(name);
     const at::Tensor averaged = AverageClips(logits, clips);
     const double weight = StreamWeight(stream, eval);
@@ -160,19 +159,19 @@ StreamScores Fuse(const NetworkOutput& output, bool coarse, int64_t clips,
                 "eval.rgb_weight, eval.pose_weight, eval.fused_weight",
                 "give a stream that the network has a weight above zero");
   }
-  scores.emplace_back("fused", HasCoarse(output) ? fused / total_weight : fused);
+  scores.emplace_back("fused", mean ? fused / total_weight : fused);
   return scores;
 }
 
 }  // namespace
 
 StreamScores FuseScores(const NetworkOutput& output, int64_t clips, const EvalConfig& eval) {
-  return Fuse(output, false, clips, eval);
+  return Fuse(output.logits, !output.coarse.empty(), clips, eval);
 }
 
 StreamScores FuseCoarseScores(const NetworkOutput& output, int64_t clips, const EvalConfig& eval) {
-  if (!HasCoarse(output)) return {};
-  return Fuse(output, true, clips, eval);
+  if (output.coarse.empty()) return {};
+  return Fuse(output.coarse, true, clips, eval);
 }
 
 namespace {

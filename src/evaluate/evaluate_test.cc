@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "files/error.h"
+#include "model/loss.h"
 
 namespace kinefit {
 namespace {
@@ -24,6 +25,10 @@ class ChannelMeans : public Network {
     output.logits.emplace_back("pose", means);
     return output;
   }
+  Loss LossOf(const NetworkOutput& output, const at::Tensor& labels) override {
+    return ComputeLoss(output, labels, HeadConfig());
+  }
+  std::vector<std::string> LossNames() const override { return {"pose"}; }
   bool trained_in_forward = false;
   bool saw_gradients = false;
   int64_t largest_rows = 0;

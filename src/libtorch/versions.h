@@ -80,6 +80,17 @@ inline bool IsWrongInBfloat16(const at::Tensor& input, const at::Tensor& weight)
          weight.size(2) == 3;
 }
 
+// Copies each of `from` to the one of `to` at its place, on a GPU in few kernels.
+inline void CopyAll(std::vector<at::Tensor>& to, const std::vector<at::Tensor>& from) {
+#if TORCH_VERSION_MAJOR >= 2
+  if (!to.empty() && to.front().is_cuda()) {
+    at::_foreach_copy_(to, from, /*non_blocking=*/true);
+    return;
+  }
+#endif
+  for (size_t i = 0; i < to.size(); ++i) to[i].copy_(from[i]);
+}
+
 // An allocator of the CPU or the meta device. In 1.13 allocate() is const; later it is not, and
 // copy_data() has come. Whatever the base class does not know is an overload that nobody calls.
 class TensorAllocator : public c10::Allocator {

@@ -110,8 +110,16 @@ c10::Device UseDevice(const std::string& device) {
                 "they are numbered from 0; CUDA_VISIBLE_DEVICES says which are seen");
   }
   guard->setDevice(wanted);
-  at::globalContext().setDeterministicCuDNN(true);
+  SetGpuArithmetic(GpuArithmetic());
   return wanted;
+}
+
+void SetGpuArithmetic(const GpuArithmetic& arithmetic) {
+  at::Context& context = at::globalContext();
+  context.setDeterministicCuDNN(arithmetic.reproducible);
+  context.setBenchmarkCuDNN(arithmetic.benchmark && !arithmetic.reproducible);
+  context.setAllowTF32CuDNN(arithmetic.tf32);
+  context.setAllowTF32CuBLAS(arithmetic.tf32);
 }
 
 #ifdef KINEFIT_CUDA

@@ -12,9 +12,17 @@ namespace kinefit {
 // The GPU of a run, through LibTorch. In a build without CUDA (docs/libtorch.md) there is none, and
 // on other devices than "cuda" and "cuda:N" everything here does nothing.
 
+// How cuDNN and cuBLAS compute.
+struct GpuArithmetic {
+  bool reproducible = true;  // only algorithms that give the same bits each time
+  bool benchmark = false;    // cuDNN tries its algorithms at each new shape and takes the fastest
+  bool tf32 = true;          // float32 products and convolutions with operands of 10 bits
+};
+void SetGpuArithmetic(const GpuArithmetic& arithmetic);
+
 // The device that "cpu", "cuda" or "cuda:N" names. A GPU becomes this process's: what asks CUDA for
-// "the current device" gets it, and convolutions use only algorithms that give the same bits each
-// time. Throws Error if there is no such device.
+// "the current device" gets it, and computes as GpuArithmetic() says until SetGpuArithmetic is
+// called. Throws Error if there is no such device.
 c10::Device UseDevice(const std::string& device);
 
 // Bytes the process may have of it: what is free, and what the process has already. 0: not known.

@@ -24,7 +24,7 @@ TEST(DescribeTest, TotalsOfTheFullNetwork) {
 }
 
 TEST(DescribeTest, ShapesAreThoseOfARealPass) {
-  for (const std::string type : {"pcan", "rgb", "pose"}) {
+  for (const std::string type : {"rgbpose_attention", "rgb", "pose"}) {
     Config config = FullSize(type);
     config.model.rgb.base_channels = 8;
     config.model.pose.base_channels = 4;
@@ -55,7 +55,7 @@ TEST(DescribeTest, ShapesAreThoseOfARealPass) {
 }
 
 TEST(DescribeTest, AttentionIsCounted) {
-  const NetworkDescription description = DescribeNetwork(FullSize("pcan"));
+  const NetworkDescription description = DescribeNetwork(FullSize("rgbpose_attention"));
   for (const LayerRecord& layer : description.layers) {
     if (layer.name != "backbone.attention_stage3.rgb.attention") continue;
     // 8x14x14 queries, 32x14x14 keys, width 128, two products.

@@ -35,7 +35,12 @@ double Fan(const at::Tensor& weight, int64_t dim) {
   return static_cast<double>(weight.size(dim) * (weight.numel() / weight.size(0) / weight.size(1)));
 }
 
-void Initialise(const at::Tensor& parameter, Initial initial, double head_std,
+// PCAN's prototypes start as standard normal draws.
+bool IsPrototype(const std::string& name) {
+  return name.size() > 6 && name.compare(name.size() - 6, 6, ".avg_f") == 0;
+}
+
+void Initialise(const at::Tensor& parameter, Initial initial, double head_std, double bound,
                 RandomStream stream) {
   if (initial == Initial::kOnes || initial == Initial::kZeros) {
     parameter.fill_(initial == Initial::kOnes ? 1 : 0);
@@ -48,6 +53,9 @@ void Initialise(const at::Tensor& parameter, Initial initial, double head_std,
       break;
     case Initial::kUniform:  // PyTorch's fan in of a transposed weight [in, out, ...] is dim 1
       FillUniform(1.0 / std::sqrt(Fan(parameter, 1)), stream, drawn);
+      break;
+    case Initial::kBounded:
+      FillUniform(bound, stream, drawn);
       break;
     default:
       FillNormal(head_std, stream, drawn);
@@ -66,10 +74,18 @@ void InitialiseNetwork(Network& network, const ModelConfig& config, uint64_t see
     for (int64_t i = begin; i < end; ++i) {
       const auto& [name, tensor] = parameters[static_cast<size_t>(i)];
       Initialise(tensor, network.tensors_.initial[static_cast<size_t>(i)], config.head.init_std,
+                 network.tensors_.bounds[static_cast<size_t>(i)],
                  RandomStream(seed, "init " + name));
     }
   });
   for (const auto& [name, tensor] : network.buffers()) {
+    if (IsPrototype(name)) {
+      at::Tensor drawn = at::empty(tensor.sizes(), at::kFloat);
+      RandomStream stream(seed, "init " + name);
+      FillNormal(1, stream, drawn);
+      tensor.copy_(drawn);
+      continue;
+    }
     const bool is_variance = name.size() > 4 && name.compare(name.size() - 4, 4, "_var") == 0;
     tensor.fill_(is_variance ? 1 : 0);
   }

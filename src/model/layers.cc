@@ -6,6 +6,8 @@
 #include <cmath>
 #include <utility>
 
+#include "ops/channels_last.h"
+#include "ops/dropout.h"
 #include "ops/layer_scope.h"
 #include "ops/max_pool.h"
 
@@ -21,31 +23,18 @@ std::string KernelText(const at::Tensor& weight) {
          std::to_string(weight.size(4));
 }
 
-// Zero with chance `dropout`, else 1 / (1 - dropout), of x's shape, for the rows from `first_row`
-// of a batch on. One draw of `random`, whatever the shape, seeds the mask; it is drawn on the CPU,
-// so that every device has the same.
-at::Tensor DropoutMask(const at::Tensor& x, int64_t first_row, double dropout,
-                       RandomStream& random) {
-  const uint64_t seed = random.Bits();
-  if (x.is_meta()) return at::empty_like(x);
-  RandomStream stream(seed, "dropout");
-  for (int64_t i = first_row * x.numel() / std::max<int64_t>(x.size(0), 1); i > 0; --i) {
-    stream.Chance(dropout);  // the rows of others
-  }
-  at::Tensor mask = at::empty(x.sizes(), at::kFloat);
-  const float kept = dropout < 1 ? static_cast<float>(1 / (1 - dropout)) : 0.0F;
-  float* values = mask.data_ptr<float>();
-  for (int64_t i = 0; i < mask.numel(); ++i) values[i] = stream.Chance(dropout) ? 0.0F : kept;
-  return mask.to(x.options());
-}
-
 }  // namespace
 
-at::Tensor TensorMaker::Parameter(const std::string& name, at::IntArrayRef shape, Initial initial) {
+at::Tensor TensorMaker::Parameter(const std::string& name, at::IntArrayRef shape, Initial initial,
+                                  double bound) {
   at::Tensor tensor = at::empty(shape, options_);
+  if (tensor.dim() == 5 && RunsOnGpu(tensor)) {
+    tensor = at::empty(shape, options_.memory_format(kChannelsLast));
+  }
   tensor.set_requires_grad(true);
   tensors_->parameters.push_back({name, tensor});
   tensors_->initial.push_back(initial);
+  tensors_->bounds.push_back(bound);
   tensors_->all.push_back({name, tensor});
   return tensor;
 }
@@ -73,17 +62,23 @@ ConvUnit::ConvUnit(TensorMaker& maker, const std::string& name, int64_t in_chann
                             Initial::kUniform)
           : maker.Parameter(name + ".conv.weight", {out_channels, in_channels, k[0], k[1], k[2]},
                             Initial::kKaimingNormal);
+  layer_.computed = std::make_shared<ComputedWeight>();
   if (after == After::kNothing) return;
   const Initial gamma = after == After::kZeroBatchNorm ? Initial::kZeros : Initial::kOnes;
   layer_.bn.gamma = maker.Parameter(name + ".bn.weight", {out_channels}, gamma);
   layer_.bn.beta = maker.Parameter(name + ".bn.bias", {out_channels}, Initial::kZeros);
   layer_.bn.running_mean = maker.Buffer(name + ".bn.running_mean", {out_channels}, 0);
   layer_.bn.running_var = maker.Buffer(name + ".bn.running_var", {out_channels}, 1);
-  layer_.batches_tracked = maker.Buffer(name + ".bn.num_batches_tracked", {}, 0, /*integer=*/true);
+  layer_.bn.batches_tracked =
+      maker.Buffer(name + ".bn.num_batches_tracked", {}, 0, /*integer=*/true);
 }
 
 Feature ConvUnit::Forward(const Feature& x, const ForwardContext& context, bool keep_output) const {
   if (context.trace != nullptr) return {Follow(x.value, context.trace), nullptr};
+  if (context.recompute.plain && RunsOnGpu(x.value)) {
+    return ConvNormRelu(x, layer_, context.norm(), relu_, /*keep_output=*/true,
+                        /*keep_result=*/true);
+  }
   if (context.recompute.plain) {
     const LayerScope scope(layer_.name);
     return {Compose(x.value, context), nullptr};
@@ -104,7 +99,7 @@ at::Tensor ConvUnit::Compose(const at::Tensor& x, const ForwardContext& context)
     return relu_ ? at::relu_(y) : y;
   }
   if (mode.training) {
-    at::Tensor tracked = layer_.batches_tracked;
+    at::Tensor tracked = layer_.bn.batches_tracked;
     tracked.add_(1);
   }
   y = at::batch_norm(y, layer_.bn.gamma, layer_.bn.beta, layer_.bn.running_mean,
@@ -141,8 +136,6 @@ at::Tensor ConvUnit::Follow(const at::Tensor& x, LayerTrace* trace) const {
   return y;
 }
 
-namespace {
-
 // On the CPU for whole fours of rows: the last ones of other numbers are rounded otherwise, and
 // gradients would depend on how a batch is cut into micro-batches.
 at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
@@ -151,8 +144,6 @@ at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   const at::Tensor padded = at::constant_pad_nd(x, {0, 0, 0, missing});
   return at::linear(padded, weight, bias).narrow(0, 0, x.size(0));
 }
-
-}  // namespace
 
 Classifier::Classifier(TensorMaker& maker, const std::string& name, int64_t in_features,
                        int64_t classes, double dropout)

@@ -58,7 +58,8 @@ class TensorMaker {
   TensorMaker(const at::TensorOptions& options, NetworkTensors* tensors)
       : options_(options), tensors_(tensors) {}
 
-  at::Tensor Parameter(const std::string& name, at::IntArrayRef shape, Initial initial);
+  at::Tensor Parameter(const std::string& name, at::IntArrayRef shape, Initial initial,
+                       double bound = 0);
   // Filled with `value`; int64 if `integer`.
   at::Tensor Buffer(const std::string& name, at::IntArrayRef shape, double value,
                     bool integer = false);
@@ -103,6 +104,9 @@ class ConvUnit {
   bool relu_;
 };
 
+// x [..., in] -> [..., out], without dependence on how many rows there are.
+at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
+
 // Dropout, then a fully connected layer: [N, in] -> [N, classes].
 class Classifier {
  public:
@@ -121,6 +125,9 @@ class Classifier {
 // The input is not kept; the output can be rebuilt where the input can.
 Feature MaxPool(const Feature& x, int64_t stride_t, int64_t stride_s, const std::string& name,
                 const ForwardContext& context);
+
+// Throws Error unless x is [N, channels, T, H, W], or bytes of [N, T, H, W, channels].
+void CheckInput(const at::Tensor& x, int64_t channels, const char* name);
 
 // [N, C, T, H, W] -> [N, C], float32 whatever the dtype (double for double).
 at::Tensor AveragePool(const at::Tensor& x);

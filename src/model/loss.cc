@@ -12,7 +12,8 @@ double WeightOf(const std::string& stream, const HeadConfig& config) {
   throw Error("There is no loss weight for the stream \"" + stream + "\"");
 }
 
-// Mean over the batch of -sum(target * log softmax), target = (1 - eps) * one hot + eps / classes.
+}  // namespace
+
 at::Tensor CrossEntropy(const at::Tensor& logits, const at::Tensor& labels, double smoothing) {
   // Reduced precision is not enough for a logarithm of a sum of exponentials.
   const bool reduced = logits.scalar_type() == at::kHalf || logits.scalar_type() == at::kBFloat16;
@@ -23,8 +24,6 @@ at::Tensor CrossEntropy(const at::Tensor& logits, const at::Tensor& labels, doub
   }
   return loss;
 }
-
-}  // namespace
 
 Loss ComputeLoss(const NetworkOutput& output, const at::Tensor& labels, const HeadConfig& config) {
   Loss loss;

@@ -41,7 +41,7 @@ at::Tensor Logits(Network& network, const NetworkInput& input, const std::string
 TEST(MergeTest, MergedNetworkComputesWhatTheSingleStreamsDo) {
   const auto rgb = Made("rgb", 1);
   const auto pose = Made("pose", 2);
-  const auto pcan = Made("pcan", 3);
+  const auto pcan = Made("rgbpose_attention", 3);
   std::map<std::string, at::Tensor> there;
   for (const auto& [name, tensor] : pcan->StateDict()) there.emplace(name, tensor);
   {

@@ -5,24 +5,14 @@
 
 #include "files/error.h"
 #include "model/layers.h"
+#include "model/loss.h"
+#include "model/pcan.h"
 #include "model/resnet3d.h"
 #include "model/two_stream.h"
 #include "model/validate.h"
 
 namespace kinefit {
 namespace {
-
-void CheckInput(const at::Tensor& x, int64_t channels, const char* name) {
-  if (!x.defined()) {
-    throw Error(std::string("The network needs the input ") + name + ", which is missing");
-  }
-  if (x.dim() == 5 && x.size(1) == channels) return;
-  std::ostringstream problem;
-  problem << "The input " << name << " has shape " << x.sizes() << ", the network takes [N, "
-          << channels << ", T, H, W]";
-  throw Error(problem.str(), "",
-              "in_channels of the pathway must be the number of colour channels or heatmaps");
-}
 
 int64_t FeatureChannels(const PathwayConfig& pathway) {
   return PathwayChannels(pathway, pathway.stage_blocks.size());
@@ -37,7 +27,8 @@ class SingleStreamNetwork : public Network {
         backbone_(maker, "backbone", config.has_rgb() ? "rgb" : "pose", Own(config),
                   std::vector<int64_t>(Own(config).stage_blocks.size(), 0)),
         head_(maker, "cls_head.fc_cls", FeatureChannels(Own(config)), config.num_classes,
-              config.head.dropout) {}
+              config.head.dropout),
+        head_config_(config.head) {}
 
   static std::unique_ptr<Network> Make(const ModelConfig& config,
                                        const at::TensorOptions& options) {
@@ -61,6 +52,10 @@ class SingleStreamNetwork : public Network {
   }
 
   std::vector<std::string> Segments() const override { return backbone_.Segments(); }
+  Loss LossOf(const NetworkOutput& output, const at::Tensor& labels) override {
+    return ComputeLoss(output, labels, head_config_);
+  }
+  std::vector<std::string> LossNames() const override { return {is_rgb_ ? "rgb" : "pose"}; }
 
  private:
   static const PathwayConfig& Own(const ModelConfig& config) {
@@ -71,9 +66,11 @@ class SingleStreamNetwork : public Network {
   int64_t in_channels_;
   Pathway backbone_;
   Classifier head_;
+  HeadConfig head_config_;
 };
 
-// RGBPoseConv3D with mmaction2's RGBPoseHead; PCAN with attention and a third, fused classifier.
+// RGBPoseConv3D with mmaction2's RGBPoseHead; rgbpose_attention with attention and a third, fused
+// classifier.
 class TwoStreamNetwork : public Network {
  public:
   TwoStreamNetwork(const ModelConfig& config, TensorMaker maker)
@@ -81,8 +78,9 @@ class TwoStreamNetwork : public Network {
         pose_channels_(config.pose.in_channels),
         backbone_(maker, config),
         rgb_head_(MakeHead(maker, "rgb", FeatureChannels(config.rgb), config)),
-        pose_head_(MakeHead(maker, "pose", FeatureChannels(config.pose), config)) {
-    if (config.type != "pcan") return;
+        pose_head_(MakeHead(maker, "pose", FeatureChannels(config.pose), config)),
+        head_config_(config.head) {
+    if (config.type != "rgbpose_attention") return;
     fused_head_.emplace(MakeHead(
         maker, "fused", FeatureChannels(config.rgb) + FeatureChannels(config.pose), config));
   }
@@ -115,6 +113,14 @@ class TwoStreamNetwork : public Network {
   }
 
   std::vector<std::string> Segments() const override { return backbone_.Segments(); }
+  Loss LossOf(const NetworkOutput& output, const at::Tensor& labels) override {
+    return ComputeLoss(output, labels, head_config_);
+  }
+  std::vector<std::string> LossNames() const override {
+    std::vector<std::string> names = {"rgb", "pose"};
+    if (fused_head_) names.emplace_back("fused");
+    return names;
+  }
 
  private:
   static Classifier MakeHead(TensorMaker& maker, const std::string& stream, int64_t channels,
@@ -128,9 +134,22 @@ class TwoStreamNetwork : public Network {
   Classifier rgb_head_;
   Classifier pose_head_;
   std::optional<Classifier> fused_head_;
+  HeadConfig head_config_;
 };
 
 }  // namespace
+
+void CheckInput(const at::Tensor& x, int64_t channels, const char* name) {
+  if (!x.defined()) {
+    throw Error(std::string("The network needs the input ") + name + ", which is missing");
+  }
+  if (x.dim() == 5 && x.size(1) == channels) return;
+  std::ostringstream problem;
+  problem << "The input " << name << " has shape " << x.sizes() << ", the network takes [N, "
+          << channels << ", T, H, W]";
+  throw Error(problem.str(), "",
+              "in_channels of the pathway must be the number of colour channels or heatmaps");
+}
 
 const at::Tensor& NetworkOutput::at(const std::string& stream) const {
   for (const auto& [name, tensor] : logits) {
@@ -139,8 +158,13 @@ const at::Tensor& NetworkOutput::at(const std::string& stream) const {
   throw Error("The network has no stream \"" + stream + "\"");
 }
 
+bool MayBeMissing(const std::string& name) {
+  return name.rfind("cls_head.fr_coarse_", 0) == 0 && name.find(".avg_f") != std::string::npos;
+}
+
 std::unique_ptr<Network> MakeNetwork(const ModelConfig& config, const at::TensorOptions& options) {
   ValidateModel(config);
+  if (config.type == "pcan") return MakePcan(config, options);
   if (config.has_rgb() && config.has_pose()) return TwoStreamNetwork::Make(config, options);
   return SingleStreamNetwork::Make(config, options);
 }

@@ -11,6 +11,7 @@
 #include "config/config.h"
 #include "model/recompute.h"
 #include "ops/batch_norm.h"
+#include "ops/stem_input.h"
 #include "random/stream.h"
 
 namespace kinefit {
@@ -30,8 +31,13 @@ struct NetworkInput {
 // Logits per stream, [N, classes], in this order as far as they exist: "rgb", "pose", "fused".
 struct NetworkOutput {
   std::vector<std::pair<std::string, at::Tensor>> logits;
+  // Of the coarse classes, [N, groups]: "rgb_coarse", "pose_coarse" (PCAN).
+  std::vector<std::pair<std::string, at::Tensor>> coarse;
   at::Tensor feature_rgb;  // backbone output [N, C, T, H, W], undefined if absent
   at::Tensor feature_pose;
+  // In training, what PCAN's prototypes are compared with: [N, C] of each stream.
+  at::Tensor highest_rgb;
+  at::Tensor highest_pose;
   const at::Tensor& at(const std::string& stream) const;  // throws Error if absent
 };
 
@@ -43,12 +49,20 @@ enum class Initial {
   kOnes,
   kZeros,
   kHeadNormal,  // normal, std HeadConfig.init_std
+  kBounded,     // uniform within the parameter's bound: PyTorch's default for biases and linear
+                // layers
+};
+
+struct Loss {
+  at::Tensor total;                                       // scalar, weighted sum
+  std::vector<std::pair<std::string, at::Tensor>> parts;  // weighted, scalars
 };
 
 // The tensors of a network in mmaction2's order, filled while its modules are made.
 struct NetworkTensors {
   std::vector<NamedTensor> parameters;
   std::vector<Initial> initial;  // of each parameter
+  std::vector<double> bounds;    // of each parameter, where it is kBounded
   std::vector<NamedTensor> buffers;
   std::vector<NamedTensor> all;  // parameters and buffers, interleaved as in a state dict
 };
@@ -72,6 +86,15 @@ class Network {
   // `random` is drawn from only in training (dropout, drop path); pass the step's own stream so
   // that a repeated step repeats its masks.
   virtual NetworkOutput Forward(const NetworkInput& input, RandomStream& random) = 0;
+
+  // The loss of a training pass over samples with these labels [N], with its weights. Where the
+  // network keeps running means of what it is shown (PCAN's prototypes), they move.
+  virtual Loss LossOf(const NetworkOutput& output, const at::Tensor& labels) = 0;
+  // The names of the loss's parts, in their order.
+  virtual std::vector<std::string> LossNames() const = 0;
+
+  // Whether it keeps prototypes: of several processes each moves its own by what it sees.
+  virtual bool HasPrototypes() const { return false; }
 
   const std::vector<NamedTensor>& parameters() const { return tensors_.parameters; }  // need grad
   const std::vector<NamedTensor>& buffers() const { return tensors_.buffers; }  // BN statistics
@@ -106,14 +129,15 @@ class Network {
   at::ScalarType compute_type_ = at::kFloat;
   BatchShare share_;
 
-  // `input` in the compute type; float64 networks stay what they are.
-  at::Tensor Cast(const at::Tensor& input) const {
-    return compute_type_ == at::kFloat ? input : input.to(compute_type_);
-  }
+  // `input` in the compute type, as a stem takes it; float64 networks stay what they are.
+  at::Tensor Cast(const at::Tensor& input) const { return StemInput(input, compute_type_); }
 
  private:
   friend void InitialiseNetwork(Network& network, const ModelConfig& config, uint64_t seed);
 };
+
+// Whether checkpoints of the published code lack this tensor of ours: coarse prototypes.
+bool MayBeMissing(const std::string& name);
 
 // Builds config.type with uninitialised parameters on `options.device()`. Throws Error for a
 // configuration that makes no network (mismatched lists, indivisible widths, ...).

@@ -65,7 +65,7 @@ double Difference(const at::Tensor& a, const at::Tensor& b) {
 
 TEST(NetworkTest, PcanWithZeroGatesIsRgbPoseBitForBit) {
   for (const std::string scope : {"global", "frame"}) {
-    ModelConfig config = Tiny("pcan");
+    ModelConfig config = Tiny("rgbpose_attention");
     config.attention.scope = scope;
     config.fusion.rgb_drop_path = 0.5;  // the random draws must agree, too
     const auto pcan = Made(config);
@@ -86,7 +86,7 @@ TEST(NetworkTest, PcanWithZeroGatesIsRgbPoseBitForBit) {
 }
 
 TEST(NetworkTest, AttentionLearnsOnceItsGateIsOpen) {
-  const auto pcan = Made(Tiny("pcan"));
+  const auto pcan = Made(Tiny("rgbpose_attention"));
   const NetworkInput input = TinyInput();
   const auto closed = RunNetwork(*pcan, input, false);
   OpenGates(*pcan, 0.5);
@@ -102,7 +102,7 @@ TEST(NetworkTest, AttentionLearnsOnceItsGateIsOpen) {
 }
 
 TEST(NetworkTest, GatesLearnFromZero) {
-  const auto pcan = Made(Tiny("pcan"));
+  const auto pcan = Made(Tiny("rgbpose_attention"));
   ComputeLoss(RunNetwork(*pcan, TinyInput(), true), at::ones({2}, at::kLong), HeadConfig())
       .total.backward();
   EXPECT_NE(Named(*pcan, "backbone.attention_stage3.rgb.gate").grad().item<double>(), 0);
@@ -110,7 +110,7 @@ TEST(NetworkTest, GatesLearnFromZero) {
 }
 
 TEST(NetworkTest, FrameScopeSeesItsOwnMomentOnly) {
-  ModelConfig config = Tiny("pcan");
+  ModelConfig config = Tiny("rgbpose_attention");
   config.attention.scope = "frame";
   NetworkTensors tensors;
   TensorMaker maker(at::TensorOptions(), &tensors);
@@ -175,9 +175,9 @@ double Distance(const std::vector<at::Tensor>& got, const std::vector<at::Tensor
 }
 
 TEST(NetworkTest, RecomputingChangesNoBit) {
-  for (const char* type : {"rgb", "pose", "rgbpose", "pcan"}) {
+  for (const char* type : {"rgb", "pose", "rgbpose", "rgbpose_attention"}) {
     ModelConfig config = Tiny(type);
-    config.fusion.rgb_detach = std::string(type) == "pcan";
+    config.fusion.rgb_detach = std::string(type) == "rgbpose_attention";
     const auto segments = Made(config)->Segments();
     const auto plain = Trained(config, ParseRecompute("none", segments, ""), at::kFloat);
     const auto lean = Trained(config, ParseRecompute("lean", segments, ""), at::kFloat);
@@ -247,7 +247,7 @@ bool Reaches(const ModelConfig& config, const std::string& stream, const std::st
 }
 
 TEST(NetworkTest, DetachStopsGradientsBetweenStreams) {
-  for (const std::string type : {"rgbpose", "pcan"}) {
+  for (const std::string type : {"rgbpose", "rgbpose_attention"}) {
     ModelConfig config = Tiny(type);
     EXPECT_TRUE(Reaches(config, "rgb", "pose_path"));
     EXPECT_TRUE(Reaches(config, "pose", "rgb_path"));
@@ -260,7 +260,7 @@ TEST(NetworkTest, DetachStopsGradientsBetweenStreams) {
 }
 
 TEST(NetworkTest, OtherShapesAndPlacements) {
-  ModelConfig config = Tiny("pcan");
+  ModelConfig config = Tiny("rgbpose_attention");
   config.rgb.stage_blocks = {1, 2, 1};
   config.rgb.inflate = {0, 1, 1};
   config.rgb.spatial_strides = {1, 2, 2};
@@ -300,7 +300,7 @@ TEST(NetworkTest, SingleStreamsHaveOneClassifier) {
 }
 
 void ExpectRejected(const std::string& where, const std::function<void(ModelConfig&)>& change) {
-  ModelConfig config = Tiny("pcan");
+  ModelConfig config = Tiny("rgbpose_attention");
   change(config);
   try {
     MakeNetwork(config, at::TensorOptions().device(at::kMeta));
@@ -336,7 +336,7 @@ TEST(NetworkTest, InputsThatDoNotFit) {
 }
 
 TEST(NetworkTest, ComputesInBfloat16) {
-  const auto network = Made(Tiny("pcan"));
+  const auto network = Made(Tiny("rgbpose_attention"));
   OpenGates(*network, 0.5);
   const NetworkInput input = TinyInput();
   const auto full = RunNetwork(*network, input, false);
@@ -358,7 +358,7 @@ TEST(NetworkTest, ComputesInBfloat16) {
 
 TEST(InitialiseTest, FollowsTheReferenceByKindOfLayer) {
   ModelConfig config;
-  config.type = "pcan";
+  config.type = "rgbpose_attention";
   const auto network = Made(config);
   const auto std_of = [&](const std::string& name) {
     return Named(*network, name).std().item<double>();
@@ -382,7 +382,7 @@ TEST(InitialiseTest, FollowsTheReferenceByKindOfLayer) {
 }
 
 TEST(InitialiseTest, DependsOnSeedAndNameAlone) {
-  const auto pcan = Made(Tiny("pcan"), 3);
+  const auto pcan = Made(Tiny("rgbpose_attention"), 3);
   const auto again = Made(Tiny("rgbpose"), 3);
   const auto other = Made(Tiny("rgbpose"), 4);
   const std::string name = "backbone.pose_path.layer2.1.conv1.conv.weight";

@@ -109,13 +109,17 @@ Feature Pathway::Stem(const at::Tensor& x, const ForwardContext& context) const 
 }
 
 Feature Pathway::Stage(size_t index, const Feature& x, const ForwardContext& context) const {
-  if (context.trace != nullptr || context.recompute.plain) {
+  const bool plain_on_gpu = context.recompute.plain && RunsOnGpu(x.value);
+  if (context.trace != nullptr || (context.recompute.plain && !plain_on_gpu)) {
     at::Tensor y = x.value;
     for (const Bottleneck& block : stages_[index]) y = block.Forward(y, context);
     return {y, nullptr};
   }
   std::vector<BottleneckLayers> blocks;
   for (const Bottleneck& block : stages_[index]) blocks.push_back(block.Layers());
+  if (plain_on_gpu) {
+    return BottleneckStage(x, blocks, context.norm(), Keep::kConvolutions, /*keep_all=*/true);
+  }
   return BottleneckStage(x, blocks, context.norm(), context.recompute.Of(Segments()[index + 1]));
 }
 

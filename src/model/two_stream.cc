@@ -67,7 +67,8 @@ std::map<size_t, ConvUnit> MakeLaterals(TensorMaker& maker, const std::string& p
 std::unique_ptr<CrossAttention> MakeAttention(TensorMaker& maker, const ModelConfig& config,
                                               const std::string& point, size_t stages_left) {
   const auto& points = config.attention.points;
-  if (config.type != "pcan" || std::find(points.begin(), points.end(), point) == points.end()) {
+  if (config.type != "rgbpose_attention" ||
+      std::find(points.begin(), points.end(), point) == points.end()) {
     return nullptr;
   }
   return std::make_unique<CrossAttention>(
@@ -104,7 +105,7 @@ Feature WithinJoined(const Feature& x, const std::shared_ptr<at::Tensor>& joined
   const int64_t channels = x.value.size(1);
   return {x.value, [joined, channels] {
             TORCH_INTERNAL_ASSERT(joined->defined(), "asked for before the streams were joined");
-            return joined->narrow(1, 0, channels).contiguous();
+            return joined->narrow(1, 0, channels).contiguous(joined->suggest_memory_format());
           }};
 }
 
@@ -134,7 +135,23 @@ TwoStreamBackbone::TwoStreamBackbone(TensorMaker& maker, const ModelConfig& conf
       pose_laterals_(MakeLaterals(maker, "backbone.pose_path", config.pose, config.rgb,
                                   PoseLateralChannels(config), config.fusion, true)),
       attention_stage3_(MakeAttention(maker, config, "stage3", 1)),
-      attention_final_(MakeAttention(maker, config, "final", 0)) {}
+      attention_final_(MakeAttention(maker, config, "final", 0)) {
+  if (config.type != "pcan") return;
+  const size_t last = rgb_.stages() - 1;
+  for (const size_t stage : {last - 1, last}) {
+    const InteractionConfig& own = config.pcan;
+    const size_t number = stage + 1 - last;
+    const int64_t hidden = own.hidden.empty()
+                               ? config.rgb.base_channels * static_cast<int64_t>(2 << number)
+                               : own.hidden[number];
+    interactions_.emplace(
+        stage,
+        FeatureInteraction(maker, "backbone.featuredifference" + std::to_string(stage),
+                           PathwayChannels(config.rgb, stage),
+                           PathwayChannels(config.pose, stage + pose_.stages() - rgb_.stages()),
+                           hidden, config.fusion.speed_ratio, own.heads, own.attention_dropout));
+  }
+}
 
 TwoStreamFeatures TwoStreamBackbone::Forward(const at::Tensor& imgs, const at::Tensor& heatmap_imgs,
                                              const ForwardContext& context) const {
@@ -176,12 +193,15 @@ void TwoStreamBackbone::Exchange(size_t rgb_stage, size_t pose_stage, bool drop_
   const auto joined_pose = std::make_shared<at::Tensor>();
   // As in the reference, a dropped lateral is computed (its statistics move) but its result
   // replaced.
+  // Behind a block, what the laterals read is not what they are joined to.
+  const auto interaction = interactions_.find(rgb_stage);
+  const bool interacts = interaction != interactions_.end();
   const auto run = [&](const ConvUnit& unit, const Feature& from, bool detach, bool drop,
                        const std::shared_ptr<at::Tensor>& joined, const std::string& stage) {
     const bool keep_output = context.recompute.Of(stage) == Keep::kConvolutions;
-    Feature lateral = unit.Forward(detach ? Detached(from)
-                                   : both ? WithinJoined(from, joined)
-                                          : from,
+    Feature lateral = unit.Forward(detach               ? Detached(from)
+                                   : both && !interacts ? WithinJoined(from, joined)
+                                                        : from,
                                    context, keep_output);
     if (drop) lateral = {at::zeros_like(lateral.value.detach()), nullptr};
     return lateral;
@@ -196,8 +216,11 @@ void TwoStreamBackbone::Exchange(size_t rgb_stage, size_t pose_stage, bool drop_
     to_pose = run(into_pose->second, before.rgb, fusion_.pose_detach, drop_pose, joined_rgb,
                   pose_.Segments()[pose_stage + 1]);
   }
-  if (to_rgb.value.defined()) x->rgb = Join(before.rgb, to_rgb, "RGB", joined_rgb);
-  if (to_pose.value.defined()) x->pose = Join(before.pose, to_pose, "pose", joined_pose);
+  if (interacts) {
+    std::tie(x->rgb, x->pose) = interaction->second.Forward(before.rgb, before.pose, context);
+  }
+  if (to_rgb.value.defined()) x->rgb = Join(x->rgb, to_rgb, "RGB", joined_rgb);
+  if (to_pose.value.defined()) x->pose = Join(x->pose, to_pose, "pose", joined_pose);
 }
 
 std::vector<std::string> TwoStreamBackbone::Segments() const {

@@ -9,6 +9,7 @@
 
 #include "config/config.h"
 #include "model/cross_attention.h"
+#include "model/interaction.h"
 #include "model/resnet3d.h"
 
 namespace kinefit {
@@ -18,7 +19,9 @@ struct TwoStreamFeatures {
   Feature pose;  // [N, C', T', H, W]
 };
 
-// mmaction2's RGBPoseConv3D: two pathways with lateral connections; and PCAN's, with attention.
+// mmaction2's RGBPoseConv3D: two pathways with lateral connections; that of rgbpose_attention, with
+// attention; and PCAN's, whose interaction blocks stand before the last two stages of both:
+// laterals are computed from what arrives there, and concatenated with what the block makes of it.
 //
 // The streams are aligned at their last stages: with 4 RGB and 3 pose stages, RGB layer2 stands
 // beside pose layer1. Before each stage that both have, what arrives there is exchanged: first the
@@ -47,6 +50,7 @@ class TwoStreamBackbone {
   std::map<size_t, ConvUnit> pose_laterals_;
   std::unique_ptr<CrossAttention> attention_stage3_;
   std::unique_ptr<CrossAttention> attention_final_;
+  std::map<size_t, FeatureInteraction> interactions_;  // PCAN's, by the RGB stage they stand before
 };
 
 }  // namespace kinefit

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "config/hierarchy.h"
 #include "files/error.h"
 #include "model/resnet3d.h"
 
@@ -113,13 +114,43 @@ void ValidateAttention(const AttentionConfig& attention) {
   }
 }
 
+void ValidateGroups(const ModelConfig& config) {
+  Require(!config.groups.empty(), "PCAN needs to know which classes make a group", "model.groups",
+          "set data.hierarchy, or list the classes of each group, every class in exactly one");
+  CheckGroups(config.groups, config.group_names, config.num_classes, "model.groups");
+}
+
+void ValidatePcan(const ModelConfig& config) {
+  ValidateGroups(config);
+  const InteractionConfig& own = config.pcan;
+  RequirePositive(own.heads, "model.pcan.heads");
+  Require(config.rgb.stage_blocks.size() >= 3 &&
+              config.rgb.stage_blocks.size() == config.pose.stage_blocks.size() + 1,
+          "PCAN's blocks stand before the last two stages, of an RGB stream with one stage more "
+          "than the pose stream",
+          "model.rgb.stage_blocks", "give the RGB stream one stage more than the pose stream");
+  Require(own.hidden.empty() || own.hidden.size() == 2,
+          "There are " + std::to_string(own.hidden.size()) + " widths for two interaction blocks",
+          "model.pcan.hidden", "give two, or none");
+  for (size_t i = 0; i < 2; ++i) {
+    const int64_t hidden = own.hidden.empty()
+                               ? config.rgb.base_channels * static_cast<int64_t>(2 << i)
+                               : own.hidden[i];
+    Require(hidden % own.heads == 0,
+            "The interaction block's " + std::to_string(hidden) +
+                " channels are not divisible by " + std::to_string(own.heads) + " heads",
+            "model.pcan.hidden", "give multiples of model.pcan.heads");
+  }
+}
+
 }  // namespace
 
 void ValidateModel(const ModelConfig& config) {
-  static const std::vector<std::string> kTypes = {"rgbpose", "pcan", "rgb", "pose"};
+  static const std::vector<std::string> kTypes = {"rgbpose", "pcan", "rgbpose_attention", "rgb",
+                                                  "pose"};
   Require(std::find(kTypes.begin(), kTypes.end(), config.type) != kTypes.end(),
           "There is no network of type \"" + config.type + "\"", "model.type",
-          "use \"rgbpose\", \"pcan\", \"rgb\" or \"pose\"");
+          "use \"rgbpose\", \"pcan\", \"rgbpose_attention\", \"rgb\" or \"pose\"");
   RequirePositive(config.num_classes, "model.num_classes");
   Require(config.head.dropout >= 0 && config.head.dropout <= 1, "A chance is between 0 and 1",
           "model.head.dropout", "");
@@ -129,7 +160,8 @@ void ValidateModel(const ModelConfig& config) {
   ValidateFusion(config.fusion);
   ValidateLaterals(config, /*into_rgb=*/true);
   ValidateLaterals(config, /*into_rgb=*/false);
-  if (config.type == "pcan") ValidateAttention(config.attention);
+  if (config.type == "pcan") ValidatePcan(config);
+  if (config.type == "rgbpose_attention") ValidateAttention(config.attention);
 }
 
 }  // namespace kinefit

@@ -10,6 +10,7 @@
 #include "ops/batch_norm_rows.h"
 #include "ops/blocked.h"
 #include "ops/blocked_norm.h"
+#include "ops/norm_gpu.h"
 
 namespace kinefit {
 namespace {
@@ -108,52 +109,11 @@ std::vector<int64_t> AllButChannels(const at::Tensor& x) {
   return dims;
 }
 
-// ---- A GPU: ATen's kernels for batch norms that processes share, which come in the same pieces.
-// There are none for the meta device; only what is as large as x counts there.
-
-at::Tensor GpuNormalised(const Normalisable& x) {
-  if (x.x.is_meta()) return at::empty_like(x.x);
-  constexpr double kUnused = 0;  // inverse_std has it already
-  return at::batch_norm_elemt(x.x, x.bn->gamma, x.bn->beta, x.statistics->mean,
-                              x.statistics->inverse_std, kUnused);
-}
-
-// REQUIRES: statistics of this batch alone.
-BatchNormGradients GpuBackward(const at::Tensor& grad, const Normalisable& x, bool relu,
-                               const at::Tensor& into) {
-  at::Tensor g = grad;
-  if (relu) {
-    g = GpuNormalised(x);
-    at::threshold_backward_out(g, grad, g, 0);
-  }
-  BatchNormGradients result;
-  at::Tensor input;
-  if (x.x.is_meta()) {
-    result.gamma = at::empty({x.x.size(1)}, PerChannel(x.x));
-    result.beta = at::empty({x.x.size(1)}, PerChannel(x.x));
-    input = at::empty_like(x.x);
-  } else {
-    const BatchNormStatistics& s = *x.statistics;
-    at::Tensor sum;
-    at::Tensor dot;
-    std::tie(sum, dot, result.gamma, result.beta) = at::batch_norm_backward_reduce(
-        g, x.x, s.mean, s.inverse_std, x.bn->gamma, /*input_g=*/true, /*weight_g=*/true,
-        /*bias_g=*/true);
-    const at::Tensor count =
-        at::full({1}, x.x.numel() / x.x.size(1), x.x.options().dtype(at::kInt));
-    input =
-        at::batch_norm_backward_elemt(g, x.x, s.mean, s.inverse_std, x.bn->gamma, sum, dot, count);
-  }
-  result.input = into.defined() ? into.copy_(input) : input;
-  return result;
-}
-
 // ---- Any device: ATen ---------------------------------------------------------------------------
 
-// bn(x) in the per-channel type; on a GPU in x's.
+// bn(x) in the per-channel type.
 at::Tensor Affine(const Normalisable& x) {
   if (x.bn == nullptr) return x.x;
-  if (RunsOnGpu(x.x)) return GpuNormalised(x);
   const at::Tensor scale = x.statistics->inverse_std * x.bn->gamma;
   const at::Tensor shift = x.bn->beta - x.statistics->mean * scale;
   return at::mul(x.x, AsChannels(scale, x.x)).add_(AsChannels(shift, x.x));
@@ -435,13 +395,20 @@ BatchNormGradients SharedBackward(const at::Tensor& grad, const Normalisable& x,
 void SetMetaStandsFor(c10::DeviceType device) { meta_stands_for = device; }
 void SetCpuLoops(bool on) { cpu_loops = on; }
 bool RunsCpuLoops(const at::Tensor& x) {
-  return (x.is_cpu() && cpu_loops) || (x.is_meta() && meta_stands_for == c10::DeviceType::CPU);
+  if (x.is_cpu()) return cpu_loops && !GpuIsEmulated();
+  return x.is_meta() && meta_stands_for == c10::DeviceType::CPU;
 }
 
-bool RunsOnGpu(const at::Tensor& x) { return !x.is_cpu() && !RunsCpuLoops(x); }
+bool RunsOnGpu(const at::Tensor& x) {
+  if (x.is_cpu()) return GpuIsEmulated();
+  return !RunsCpuLoops(x);
+}
 
 BatchNormStatistics BatchStatistics(const at::Tensor& x, const BatchNormTensors& bn,
                                     double momentum, double epsilon, const SumOverRanks* sum) {
+  if (RunsOnGpu(x)) return GpuStatistics(x, bn, momentum, epsilon, sum);
+  at::Tensor tracked = bn.batches_tracked;
+  if (tracked.defined()) tracked.add_(1);
   if (IsBlocked(x)) return BlockedStatistics(x, bn, momentum, epsilon, sum);
   if (sum != nullptr && !x.is_meta()) return SharedStatistics(x, bn, momentum, epsilon, *sum);
   if (OnCpu(x)) {
@@ -466,6 +433,7 @@ BatchNormStatistics RunningStatistics(const BatchNormTensors& bn, double epsilon
 
 at::Tensor Normalised(const Normalisable& x, bool relu) {
   if (IsBlocked(x.x)) return BlockedNormalised(x, relu);
+  if (RunsOnGpu(x.x)) return GpuNormalised(x, relu);
   if (!OnCpu(x.x)) {
     at::Tensor result = Affine(x);  // a new one, as there is a norm
     if (relu) result.relu_();
@@ -489,6 +457,7 @@ at::Tensor Normalised(const Normalisable& x, bool relu) {
 
 at::Tensor NormalisedSum(const Normalisable& a, const Normalisable& b, at::Tensor into) {
   if (IsBlocked(a.x)) return BlockedNormalisedSum(a, b, std::move(into));
+  if (RunsOnGpu(a.x)) return GpuNormalisedSum(a, b, std::move(into));
   if (!OnCpu(a.x)) {
     const at::Tensor sum = Affine(a).add_(Affine(b)).relu_();
     return into.defined() ? into.copy_(sum) : sum.to(a.x.scalar_type());
@@ -511,13 +480,19 @@ at::Tensor NormalisedSum(const Normalisable& a, const Normalisable& b, at::Tenso
   return result;
 }
 
-void MaskBySum(at::Tensor& grad, const Normalisable& a, const Normalisable& b) {
-  if (IsBlocked(a.x)) return BlockedMaskBySum(grad, a, b);
+TermSums MaskBySum(at::Tensor& grad, const at::Tensor& add, const Normalisable& a,
+                   const Normalisable& b) {
+  if (RunsOnGpu(a.x)) return GpuMaskBySum(grad, add, a, b);
+  if (add.defined()) grad.add_(add);
+  if (IsBlocked(a.x)) {
+    BlockedMaskBySum(grad, a, b);
+    return {};
+  }
   if (!OnCpu(a.x)) {
     at::threshold_backward_out(grad, grad, Affine(a).add_(Affine(b)).to(grad.scalar_type()), 0);
-    return;
+    return {};
   }
-  if (a.x.is_meta()) return;
+  if (a.x.is_meta()) return {};
   ForType(a.x, [&](auto type) {
     using T = decltype(type);
     const Rows rows(a.x);
@@ -531,13 +506,14 @@ void MaskBySum(at::Tensor& grad, const Normalisable& a, const Normalisable& b) {
       }
     });
   });
+  return {};
 }
 
 BatchNormGradients BatchNormBackward(const at::Tensor& grad, const Normalisable& x, bool relu,
-                                     at::Tensor into) {
+                                     at::Tensor into, const TermSums& sums, int term) {
+  if (RunsOnGpu(x.x)) return GpuNormBackward(grad, x, relu, std::move(into), sums, term);
   if (IsBlocked(x.x)) return BlockedNormBackward(grad, x, relu, std::move(into));
   if (x.statistics->sum != nullptr) return SharedBackward(grad, x, relu, std::move(into));
-  if (RunsOnGpu(x.x) && x.statistics->of_batch) return GpuBackward(grad, x, relu, into);
   if (!OnCpu(x.x)) return AtenBackward(grad, x, relu, std::move(into));
   BatchNormGradients result;
   result.input = into.defined() ? std::move(into) : at::empty_like(x.x);

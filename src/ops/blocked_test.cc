@@ -96,7 +96,7 @@ TEST_F(Blocked, BatchNormIsThatOfPlainTensors) {
     const Normalisable norm{y, &bn, &statistics};
     const Normalisable plain{in(other), nullptr, nullptr};
     at::Tensor masked = in(grad);
-    MaskBySum(masked, norm, plain);
+    MaskBySum(masked, {}, norm, plain);
     const BatchNormGradients gradients = BatchNormBackward(in(grad), norm, true, {});
     Results r{{Normalised(norm, false), Normalised(norm, true), NormalisedSum(norm, plain, {}),
                masked, gradients.input},

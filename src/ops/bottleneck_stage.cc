@@ -16,6 +16,7 @@ struct Block {
   BatchNormStatistics norm1, norm2, norm3, norm_shortcut;
   at::Tensor x;               // the block's input; of the first block the stage's
   at::Tensor y1, y2, y3, ys;  // outputs of the convolutions
+  at::Tensor a1, a2;          // what the second and the third read, where that is kept
 
   Normalisable Norm1() const { return {y1, &layers.conv1.bn, &norm1}; }
   Normalisable Norm2() const { return {y2, &layers.conv2.bn, &norm2}; }
@@ -25,18 +26,24 @@ struct Block {
     if (!layers.shortcut) return {input, nullptr, nullptr};
     return {ys, &layers.shortcut->bn, &norm_shortcut};
   }
-  void DropConvolutions() { y1 = y2 = y3 = ys = at::Tensor(); }
+  void DropConvolutions() { y1 = y2 = y3 = ys = a1 = a2 = at::Tensor(); }
 };
 
 // Where a range of blocks is cut in two when their inputs are not kept.
 size_t MiddleOf(size_t begin, size_t end) { return begin + (end - begin + 1) / 2; }
 
+// A gradient, perhaps still as two parts that whoever reads it adds up on the way.
+struct TwoPartGradient {
+  at::Tensor grad;
+  at::Tensor add = {};
+};
+
 class Stage {
  public:
   // With `blocked` all that is between the stage's input and output has oneDNN's layout.
   Stage(const std::vector<BottleneckLayers>& blocks, const BatchNormMode& mode, Keep keep,
-        bool blocked)
-      : mode_(mode), keep_(keep), blocked_(blocked), blocks_(blocks.size()) {
+        bool keep_all, bool blocked)
+      : mode_(mode), keep_(keep), keep_all_(keep_all), blocked_(blocked), blocks_(blocks.size()) {
     for (size_t i = 0; i < blocks.size(); ++i) blocks_[i].layers = blocks[i];
   }
 
@@ -58,13 +65,14 @@ class Stage {
   static void RunConvolutions(Block& block);
   // Backward of blocks [begin, end), of which the first has its input; the others get theirs by
   // halves (kStageBlocks) if they do not have it.
-  void BackwardRange(size_t begin, size_t end, bool want_input_grad, at::Tensor* grad,
+  void BackwardRange(size_t begin, size_t end, bool want_input_grad, TwoPartGradient* grad,
                      std::vector<std::vector<Tensors>>* gradients);
-  at::Tensor BlockBackward(Block& block, at::Tensor grad, bool want_input_grad,
-                           std::vector<Tensors>* gradients);
+  TwoPartGradient BlockBackward(Block& block, TwoPartGradient grad, bool want_input_grad,
+                                std::vector<Tensors>* gradients);
 
   BatchNormMode mode_;
   Keep keep_;
+  bool keep_all_;
   bool blocked_;
   std::vector<Block> blocks_;
   KeptFeature input_;
@@ -89,9 +97,11 @@ at::Tensor Stage::RunBlock(Block& block, const at::Tensor& x, bool keep_convolut
   at::Tensor activated = Normalised(block.Norm1(), /*relu=*/true);
   if (!keep_convolutions && keep_ != Keep::kSpatial) block.y1 = at::Tensor();
   block.y2 = run(block.layers.conv2, activated, &block.norm2);
+  if (keep_convolutions && keep_all_) block.a1 = activated;
   activated = Normalised(block.Norm2(), /*relu=*/true);
   if (!keep_convolutions && keep_ != Keep::kSpatial) block.y2 = at::Tensor();
   block.y3 = run(block.layers.conv3, activated, &block.norm3);
+  if (keep_convolutions && keep_all_) block.a2 = activated;
   activated = at::Tensor();
   if (block.layers.shortcut) {
     block.ys = run(*block.layers.shortcut, x, &block.norm_shortcut);
@@ -110,7 +120,7 @@ at::Tensor Stage::Forward(const Feature& input, bool keeping) {
   }
   for (size_t i = 0; i < blocks_.size(); ++i) {
     Block& block = blocks_[i];
-    if (keeping && keep_ == Keep::kBlocks && i > 0) block.x = x;
+    if (keeping && (keep_ == Keep::kBlocks || keep_all_) && i > 0) block.x = x;
     x = RunBlock(block, x, keeping && keep_ == Keep::kConvolutions);
     if (!keeping) block.DropConvolutions();
   }
@@ -136,6 +146,7 @@ void Stage::RebuildInputs() {
   for (size_t i = 0; i + 1 < blocks_.size(); ++i) {
     Block& block = blocks_[i];
     at::Tensor& next = blocks_[i + 1].x;
+    if (next.defined()) continue;
     const LayerScope scope(block.layers.conv3.name);
     switch (keep_) {
       case Keep::kConvolutions:
@@ -174,9 +185,11 @@ void Stage::RunConvolutions(Block& block) {
 at::Tensor LayerBackward(at::Tensor grad, at::Tensor& y, const ConvNorm& layer,
                          const BatchNormStatistics& statistics, bool relu,
                          const std::function<at::Tensor()>& input, bool want_input_grad,
-                         Tensors* gradients, at::Tensor add_to = {}) {
+                         Tensors* gradients, at::Tensor add_to = {}, const TermSums& sums = {},
+                         int term = 0) {
   const LayerScope scope(layer.name);
-  BatchNormGradients norm = BatchNormBackward(grad, {y, &layer.bn, &statistics}, relu, y);
+  BatchNormGradients norm =
+      BatchNormBackward(grad, {y, &layer.bn, &statistics}, relu, y, sums, term);
   grad = at::Tensor();
   y = at::Tensor();
   const ConvolutionGradients conv =
@@ -185,35 +198,45 @@ at::Tensor LayerBackward(at::Tensor grad, at::Tensor& y, const ConvNorm& layer,
   return conv.input;
 }
 
-at::Tensor Stage::BlockBackward(Block& block, at::Tensor grad, bool want_input_grad,
-                                std::vector<Tensors>* gradients) {
+TwoPartGradient Stage::BlockBackward(Block& block, TwoPartGradient parts, bool want_input_grad,
+                                     std::vector<Tensors>* gradients) {
   const BottleneckLayers& layers = block.layers;
   RunConvolutions(block);
-  MaskBySum(grad, block.Norm3(), block.Shortcut(block.x));
+  at::Tensor grad = std::move(parts.grad);
+  const TermSums sums = MaskBySum(grad, parts.add, block.Norm3(), block.Shortcut(block.x));
+  parts.add = at::Tensor();
+  const auto taken = [](at::Tensor& kept, const Normalisable& from) {
+    return kept.defined() ? std::move(kept) : Normalised(from, /*relu=*/true);
+  };
   std::vector<Tensors> own(4);  // conv1, conv2, conv3, shortcut
   at::Tensor branch = LayerBackward(
       grad, block.y3, layers.conv3, block.norm3, /*relu=*/false,
-      [&] { return Normalised(block.Norm2(), true); }, true, &own[2]);
+      [&] { return taken(block.a2, block.Norm2()); }, true, &own[2], {}, sums, /*term=*/0);
   branch = LayerBackward(
       std::move(branch), block.y2, layers.conv2, block.norm2, /*relu=*/true,
-      [&] { return Normalised(block.Norm1(), true); }, true, &own[1]);
+      [&] { return taken(block.a1, block.Norm1()); }, true, &own[1]);
   branch = LayerBackward(
       std::move(branch), block.y1, layers.conv1, block.norm1, /*relu=*/true,
       [&] { return block.x; }, want_input_grad, &own[0]);
   if (layers.shortcut) {
     grad = LayerBackward(
         std::move(grad), block.ys, *layers.shortcut, block.norm_shortcut, /*relu=*/false,
-        [&] { return block.x; }, want_input_grad, &own[3], branch);
-  } else if (want_input_grad) {
-    grad.add_(branch);
+        [&] { return block.x; }, want_input_grad, &own[3], branch, sums, /*term=*/1);
+    branch = at::Tensor();
   }
   for (Tensors& layer : own) {
     if (!layer.empty()) gradients->push_back(std::move(layer));
   }
-  return want_input_grad ? grad : at::Tensor();
+  if (!want_input_grad) return {};
+  // On a GPU the next block's first pass adds them up.
+  if (branch.defined() && !RunsOnGpu(grad)) {
+    grad.add_(branch);
+    branch = at::Tensor();
+  }
+  return {std::move(grad), std::move(branch)};
 }
 
-void Stage::BackwardRange(size_t begin, size_t end, bool want_input_grad, at::Tensor* grad,
+void Stage::BackwardRange(size_t begin, size_t end, bool want_input_grad, TwoPartGradient* grad,
                           std::vector<std::vector<Tensors>>* gradients) {
   if (end - begin == 1) {
     Block& block = blocks_[begin];
@@ -237,9 +260,11 @@ Tensors Stage::Backward(at::Tensor grad, bool want_input_grad) {
   RebuildInputs();
   if (blocked_) grad = ToBlocked(grad);
   std::vector<std::vector<Tensors>> of_blocks(blocks_.size());
-  BackwardRange(0, blocks_.size(), want_input_grad, &grad, &of_blocks);
-  Tensors result = {blocked_ && grad.defined() ? FromBlocked(grad) : grad};
-  grad = at::Tensor();
+  TwoPartGradient parts = {std::move(grad)};
+  BackwardRange(0, blocks_.size(), want_input_grad, &parts, &of_blocks);
+  if (parts.add.defined()) parts.grad.add_(parts.add);
+  Tensors result = {blocked_ && parts.grad.defined() ? FromBlocked(parts.grad) : parts.grad};
+  parts = {};
   for (const auto& layers : of_blocks) {
     for (const Tensors& layer : layers) result.insert(result.end(), layer.begin(), layer.end());
   }
@@ -301,7 +326,7 @@ std::vector<int64_t> RunsAgain(size_t blocks) {
 }
 
 Feature BottleneckStage(const Feature& x, const std::vector<BottleneckLayers>& blocks,
-                        const BatchNormMode& mode, Keep keep) {
+                        const BatchNormMode& mode, Keep keep, bool keep_all) {
   Tensors inputs = {x.value};
   for (const BottleneckLayers& block : blocks) {
     AddParameters(block.conv1, &inputs);
@@ -310,7 +335,8 @@ Feature BottleneckStage(const Feature& x, const std::vector<BottleneckLayers>& b
     if (block.shortcut) AddParameters(*block.shortcut, &inputs);
   }
   const bool differentiated = NeedsGradient(inputs);
-  auto stage = std::make_shared<Stage>(blocks, mode, keep, CanBlock(x.value, LayersOf(blocks)));
+  auto stage =
+      std::make_shared<Stage>(blocks, mode, keep, keep_all, CanBlock(x.value, LayersOf(blocks)));
   at::Tensor value;
   {
     const at::NoGradGuard no_grad;
@@ -318,7 +344,7 @@ Feature BottleneckStage(const Feature& x, const std::vector<BottleneckLayers>& b
   }
   if (!differentiated) return {value, nullptr};
   Attach(new StageNode(stage), inputs, value);
-  if (keep != Keep::kConvolutions) return {value, nullptr};
+  if (keep != Keep::kConvolutions || keep_all) return {value, nullptr};
   return {value, [stage] {
             const at::NoGradGuard no_grad;
             return stage->Output();

@@ -33,8 +33,9 @@ std::vector<int64_t> RunsAgain(size_t blocks);
 // A stage: blocks one after the other, as one differentiable operation. x [N, C, T, H, W] -> [N,
 // C', T', H', W'] in x's dtype. Values and gradients are those of the plain ATen composition up to
 // rounding. Batch norm statistics are taken, and the running ones moved, once, however often a
-// block runs. Differentiable once.
+// block runs. Differentiable once. With `keep_all` (and Keep::kConvolutions) nothing at all is
+// computed again: what the convolutions read is kept, too.
 Feature BottleneckStage(const Feature& x, const std::vector<BottleneckLayers>& blocks,
-                        const BatchNormMode& mode, Keep keep);
+                        const BatchNormMode& mode, Keep keep, bool keep_all = false);
 
 }  // namespace kinefit

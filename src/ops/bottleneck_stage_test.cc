@@ -28,7 +28,7 @@ ConvNorm MakeLayer(const std::string& name, int64_t in, int64_t out, std::vector
   layer.bn.beta = at::randn({out}, at::kDouble).mul_(0.3).to(type);
   layer.bn.running_mean = at::randn({out}, at::kDouble).mul_(0.1).to(type);
   layer.bn.running_var = (at::rand({out}, at::kDouble) + 0.5).to(type);
-  layer.batches_tracked = at::zeros({}, at::kLong);
+  layer.bn.batches_tracked = at::zeros({}, at::kLong);
   layer.weight.set_requires_grad(true);
   layer.bn.gamma.set_requires_grad(true);
   layer.bn.beta.set_requires_grad(true);
@@ -65,7 +65,7 @@ std::vector<BottleneckLayers> MakeBlocks(at::ScalarType type, Widths w = {}) {
 
 // What the operations are tested against.
 at::Tensor Plain(const at::Tensor& x, const ConvNorm& l, const BatchNormMode& mode, bool relu) {
-  if (mode.training) at::Tensor(l.batches_tracked).add_(1);
+  if (mode.training) at::Tensor(l.bn.batches_tracked).add_(1);
   const at::Tensor y =
       at::convolution(x, l.weight.to(x.scalar_type()), {}, l.geometry.stride, l.geometry.padding,
                       {1, 1, 1}, l.geometry.transposed, l.geometry.output_padding, 1);
@@ -92,7 +92,7 @@ std::vector<at::Tensor> TensorsOf(const std::vector<BottleneckLayers>& blocks, b
     if (parameters) {
       all.insert(all.end(), {l.weight, l.bn.gamma, l.bn.beta});
     } else {
-      all.insert(all.end(), {l.bn.running_mean, l.bn.running_var, l.batches_tracked});
+      all.insert(all.end(), {l.bn.running_mean, l.bn.running_var, l.bn.batches_tracked});
     }
   };
   for (const BottleneckLayers& block : blocks) {

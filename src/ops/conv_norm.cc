@@ -5,6 +5,7 @@
 
 #include "libtorch/versions.h"
 #include "ops/blocked.h"
+#include "ops/convolution_gpu.h"
 #include "ops/gradient_node.h"
 #include "ops/layer_scope.h"
 
@@ -36,6 +37,7 @@ at::Tensor WithZeros(const at::Tensor& x) { return at::cat({x, at::zeros_like(x)
 at::Tensor Convolve(const at::Tensor& x, const ConvNorm& layer) {
   const at::NoGradGuard no_grad;
   if (IsBlocked(x)) return BlockedConvolve(x, layer);
+  if (RunsOnGpu(x)) return GpuConvolve(x, layer);
   if (NeedsCompany(x, layer)) return Convolve(WithZeros(x), layer).narrow(0, 0, 1).clone();
   const ConvolutionGeometry& g = layer.geometry;
   const at::ScalarType type = ArithmeticType(x, layer);
@@ -50,6 +52,7 @@ ConvolutionGradients ConvolveBackward(const at::Tensor& grad, const at::Tensor& 
   if (IsBlocked(x)) {
     return BlockedConvolveBackward(grad, x, layer, want_input, std::move(add_to));
   }
+  if (RunsOnGpu(x)) return GpuConvolveBackward(grad, x, layer, want_input, std::move(add_to));
   if (NeedsCompany(x, layer)) {
     ConvolutionGradients both =
         ConvolveBackward(WithZeros(grad), WithZeros(x), layer, want_input, {});
@@ -71,8 +74,6 @@ ConvolutionGradients ConvolveBackward(const at::Tensor& grad, const at::Tensor& 
 BatchNormStatistics NormStatistics(const at::Tensor& y, const ConvNorm& layer,
                                    const BatchNormMode& mode) {
   if (!mode.training) return RunningStatistics(layer.bn, mode.epsilon);
-  at::Tensor tracked = layer.batches_tracked;
-  tracked.add_(1);
   return BatchStatistics(y, layer.bn, mode.momentum, mode.epsilon, mode.sum);
 }
 
@@ -150,7 +151,7 @@ at::Tensor BatchNorm(const at::Tensor& y, const ConvNorm& layer, const BatchNorm
 }
 
 Feature ConvNormRelu(const Feature& x, const ConvNorm& layer, const BatchNormMode& mode, bool relu,
-                     bool keep_output) {
+                     bool keep_output, bool keep_result) {
   const LayerScope scope(layer.name);
   const bool has_norm = layer.bn.gamma.defined();
   auto state = std::make_shared<UnitState>();
@@ -172,7 +173,7 @@ Feature ConvNormRelu(const Feature& x, const ConvNorm& layer, const BatchNormMod
   if (!differentiated) return {value, nullptr};
   state->x = KeptFeature(x);
   Attach(new UnitNode(state), inputs, value);
-  if (!state->y.defined()) return {value, nullptr};
+  if (!state->y.defined() || keep_result) return {value, nullptr};
   return {value, [state] {
             const at::NoGradGuard no_grad;
             TORCH_INTERNAL_ASSERT(state->y.defined(), "rebuilt after its backward pass");

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,14 @@ struct ConvolutionGeometry {
   std::vector<int64_t> output_padding = {0, 0, 0};  // transposed only
 };
 
+// On a GPU, the weight as the convolution takes it (another dtype, padded channels), made once for
+// each state of the weight (convolution_gpu.cc).
+struct ComputedWeight {
+  at::Tensor value;
+  const void* place = nullptr;  // of the weight's memory when it was made
+  int64_t version = -1;         // of the weight then
+};
+
 // A convolution without bias and the batch norm behind it, if there is one (else bn's tensors are
 // undefined). Shares the network's tensors.
 struct ConvNorm {
@@ -26,7 +35,7 @@ struct ConvNorm {
   at::Tensor weight;  // [out, in, kt, kh, kw], transposed [in, out, kt, kh, kw]; float32 or double
   ConvolutionGeometry geometry;
   BatchNormTensors bn;
-  at::Tensor batches_tracked;  // int64 scalar, counts training batches
+  std::shared_ptr<ComputedWeight> computed;  // shared by copies; null: made anew at every use
 };
 
 struct BatchNormMode {
@@ -68,8 +77,9 @@ at::Tensor BatchNorm(const at::Tensor& y, const ConvNorm& layer, const BatchNorm
 // backward pass, for the next layer too (Feature::rebuild). With `keep_output` false not even that
 // is kept: the convolution runs again in the backward pass. Values and gradients are those of
 // at::convolution, at::batch_norm and at::relu up to rounding; with and without keep_output they
-// are the same bits. Without a norm it is the convolution alone. Differentiable once.
+// are the same bits. Without a norm it is the convolution alone. Differentiable once. With
+// `keep_result` whoever needs the result has to keep it.
 Feature ConvNormRelu(const Feature& x, const ConvNorm& layer, const BatchNormMode& mode, bool relu,
-                     bool keep_output);
+                     bool keep_output, bool keep_result = false);
 
 }  // namespace kinefit

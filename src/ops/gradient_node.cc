@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "libtorch/versions.h"
+#include "ops/batch_norm.h"
+#include "ops/channels_last.h"
 #include "ops/layer_scope.h"
 
 namespace kinefit {
@@ -35,8 +37,10 @@ variable_list GradientNode::apply(variable_list&& grads) {
   const at::ScalarType type = c10::typeMetaToScalarType(input_metadata(0).options().dtype());
   if (grad.scalar_type() != type) grad = grad.to(type);
   // Others may still need theirs, or it stands for one number many times over (expand).
-  if (!grad.is_contiguous()) {
-    grad = grad.contiguous();
+  const auto layout =
+      RunsOnGpu(grad) && grad.dim() == 5 ? kChannelsLast : at::MemoryFormat::Contiguous;
+  if (!grad.is_contiguous(layout)) {
+    grad = grad.contiguous(layout);
   } else if (grad.use_count() > 1 || grad.storage().use_count() > 1) {
     grad = grad.clone();
   }

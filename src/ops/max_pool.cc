@@ -9,6 +9,7 @@
 #include "ops/batch_norm.h"
 #include "ops/gradient_node.h"
 #include "ops/max_pool_rows.h"
+#include "ops/norm_gpu.h"
 
 namespace kinefit {
 namespace {
@@ -124,12 +125,43 @@ class MaxPoolNode : public GradientNode {
   std::vector<int64_t> sizes_;
 };
 
+// On a GPU.
+class GpuMaxPoolNode : public GradientNode {
+ public:
+  GpuMaxPoolNode(at::Tensor places, at::IntArrayRef sizes, int64_t stride)
+      : places_(std::move(places)), sizes_(sizes.vec()), stride_(stride) {}
+
+ private:
+  Tensors Backward(at::Tensor grad) override {
+    return {GpuMaxPoolBackward(grad, places_, sizes_, stride_)};
+  }
+  void Release() override { places_ = at::Tensor(); }
+
+  at::Tensor places_;
+  std::vector<int64_t> sizes_;
+  int64_t stride_;
+};
+
+at::Tensor PoolOnGpu(const at::Tensor& x, int64_t stride) {
+  GpuPooled pooled;
+  {
+    const at::NoGradGuard no_grad;
+    pooled = GpuMaxPool(x, stride);
+  }
+  if (NeedsGradient({x})) {
+    Attach(new GpuMaxPoolNode(pooled.places, x.sizes(), stride), {x}, pooled.value);
+  }
+  return pooled.value;
+}
+
 }  // namespace
 
 at::Tensor MaxPool3x3(const at::Tensor& input, int64_t stride) {
+  TORCH_CHECK(input.dim() == 5 && input.size(3) > 0 && input.size(4) > 0,
+              "MaxPool3x3 takes [N, C, T, H, W]");
+  if (RunsOnGpu(input)) return PoolOnGpu(input, stride);
   const auto out = [&](int64_t size) { return (size + 2 * kPadding - kWindow) / stride + 1; };
   const at::Tensor x = input.contiguous();
-  TORCH_CHECK(x.dim() == 5 && x.size(3) > 0 && x.size(4) > 0, "MaxPool3x3 takes [N, C, T, H, W]");
   const Planes planes{{x.size(3), x.size(4), out(x.size(3)), out(x.size(4)), stride},
                       x.size(0) * x.size(1) * x.size(2)};
   at::Tensor result;

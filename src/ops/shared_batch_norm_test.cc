@@ -49,7 +49,7 @@ ConvNorm MakeLayer(int64_t in, int64_t out, at::ScalarType type) {
   layer.bn.beta = at::randn({out}).to(type).set_requires_grad(true);
   layer.bn.running_mean = at::zeros({out}, type);
   layer.bn.running_var = at::ones({out}, type);
-  layer.batches_tracked = at::zeros({}, at::kLong);
+  layer.bn.batches_tracked = at::zeros({}, at::kLong);
   return layer;
 }
 

@@ -9,6 +9,7 @@
 #include "evaluate/evaluate.h"
 #include "evaluate/results.h"
 #include "files/error.h"
+#include "model/weights_kind.h"
 #include "memory/gpu.h"
 #include "predict/pose_file.h"
 #include "transform/pipeline.h"
@@ -117,14 +118,26 @@ Predictor::Predictor(const std::string& checkpoint, const std::vector<std::strin
     const std::string there = DeviceInsteadOf(config_.device);
     if (there != config_.device) trained_on_ = std::exchange(config_.device, there);
   }
+  const NamedTensors weights = StateDictOf(root, checkpoint, true);
+  if (config_.model.type == "pcan" && KindOfWeights(weights) == "rgbpose_attention") {
+    config_.model.type = "rgbpose_attention";
+    renamed_ = true;
+  }
   network_ =
       MakeNetwork(config_.model, at::TensorOptions(at::kFloat).device(UseDevice(config_.device)));
-  LoadInto(NamedPairs(*network_), StateDictOf(root, checkpoint, true), true, checkpoint);
+  const LoadReport report = LoadInto(NamedPairs(*network_), weights, false, checkpoint);
+  if (!WithoutOptional(report.missing).empty() || !report.unexpected.empty() ||
+      !report.mismatched.empty()) {
+    LoadInto(NamedPairs(*network_), weights, true, checkpoint);
+  }
   network_->Train(false);
 }
 
 std::string Predictor::DeviceText() const {
-  const std::string text = "predicting on " + config_.device;
+  std::string text = "predicting on " + config_.device;
+  if (renamed_) {
+    text += "; the checkpoint is of the network that is called rgbpose_attention now, pcan before";
+  }
   return trained_on_.empty() ? text : text + "; the network was trained on " + trained_on_;
 }
 

@@ -40,6 +40,7 @@ class Predictor {
  private:
   Config config_;
   std::string trained_on_;  // if that was another device
+  bool renamed_ = false;  // an older version wrote the checkpoint under another type
   std::vector<std::string> class_names_;
   std::unique_ptr<Network> network_;
 };

@@ -25,6 +25,10 @@ class RandomStream {
   // Standard normal (Box-Muller).
   double Normal();
   bool Chance(double probability) { return Uniform() < probability; }
+  // What, with the number of a block of four words, makes these words: for devices that draw the
+  // same numbers by themselves.
+  std::array<uint32_t, 2> key() const { return key_; }
+  std::array<uint32_t, 2> lane() const { return {counter_[2], counter_[3]}; }
   // Fisher-Yates permutation of 0..n-1.
   std::vector<int64_t> Permutation(int64_t n);
 

@@ -5,6 +5,7 @@
 #include "checkpoint/checkpoint.h"
 #include "files/error.h"
 #include "model/merge.h"
+#include "model/weights_kind.h"
 
 namespace kinefit {
 namespace {
@@ -29,8 +30,9 @@ std::vector<std::string> LoadInitialWeights(const Config& config, Network& netwo
     targets.emplace_back(entry.name, entry.tensor);
   }
   if (!merge) {
-    const LoadReport report =
-        LoadInto(targets, WeightsOf(train.init), train.init_strict, train.init);
+    const NamedTensors weights = WeightsOf(train.init);
+    RequireKind(weights, config.model.type, train.init);
+    const LoadReport report = LoadInto(targets, weights, train.init_strict, train.init);
     return {"initial weights from " + train.init + ": " + report.Summary()};
   }
   if (!config.model.has_rgb() || !config.model.has_pose()) {

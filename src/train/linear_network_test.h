@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "model/loss.h"
 #include "model/network.h"
 
 namespace kinefit {
@@ -29,6 +30,10 @@ class LinearNetwork : public Network {
                                            tensors_.parameters[1].tensor);
     return output;
   }
+  Loss LossOf(const NetworkOutput& output, const at::Tensor& labels) override {
+    return ComputeLoss(output, labels, HeadConfig());
+  }
+  std::vector<std::string> LossNames() const override { return {"pose"}; }
   at::Tensor Weight() const { return tensors_.parameters[0].tensor.detach(); }
   at::Tensor Mean() const { return tensors_.buffers[0].tensor; }
 

@@ -4,9 +4,9 @@
 #include <new>
 
 #include "files/error.h"
+#include "libtorch/versions.h"
 #include "loader/device_heatmaps.h"
 #include "memory/gpu.h"
-#include "model/loss.h"
 #include "random/stream.h"
 #include "train/gradient_norm.h"
 #include "train/precision.h"
@@ -21,15 +21,6 @@ at::Device DeviceOf(const Network& network) {
 
 at::Tensor ToDevice(const at::Tensor& tensor, const at::Device& device) {
   return tensor.defined() ? tensor.to(device, tensor.scalar_type(), /*non_blocking=*/true) : tensor;
-}
-
-// The streams of NetworkOutput, in its order.
-std::vector<std::string> StreamNames(const ModelConfig& model) {
-  std::vector<std::string> names;
-  if (model.has_rgb()) names.emplace_back("rgb");
-  if (model.has_pose()) names.emplace_back("pose");
-  if (model.type == "pcan") names.emplace_back("fused");
-  return names;
 }
 
 // How many samples the fused score (sum of the softmaxes) ranks first; scalar tensor.
@@ -48,19 +39,20 @@ constexpr int64_t kUpdateRoom = 4096;
 // BN statistics as they were, to undo a forward pass that must not count.
 class BufferSnapshot {
  public:
-  explicit BufferSnapshot(const Network& network) : network_(network) {
-    for (const NamedTensor& buffer : network.buffers()) saved_.push_back(buffer.tensor.clone());
-  }
-  void Restore() const {
-    const at::NoGradGuard no_grad;
-    for (size_t i = 0; i < saved_.size(); ++i) {
-      at::Tensor target = network_.buffers()[i].tensor;
-      target.copy_(saved_[i]);
+  explicit BufferSnapshot(const Network& network) {
+    for (const NamedTensor& buffer : network.buffers()) {
+      buffers_.push_back(buffer.tensor);
+      saved_.push_back(at::empty_like(buffer.tensor));
     }
+    CopyAll(saved_, buffers_);
+  }
+  void Restore() {
+    const at::NoGradGuard no_grad;
+    CopyAll(buffers_, saved_);
   }
 
  private:
-  const Network& network_;
+  std::vector<at::Tensor> buffers_;
   std::vector<at::Tensor> saved_;
 };
 
@@ -134,7 +126,7 @@ StepResult TrainStep::Run(int64_t iteration, double lr, const std::function<bool
 StepResult TrainStep::RunAlone(int64_t iteration, double lr,
                                const std::function<bool(Batch*)>& next) {
   at_work_ = "forward";
-  const BufferSnapshot before(network_);
+  BufferSnapshot before(network_);
   bool undo = true;
   const auto finish = [&] {
     if (undo) before.Restore();
@@ -207,7 +199,7 @@ void TrainStep::RunMicroBatch(const Batch& batch, int64_t iteration, int64_t mic
   network_.SetBatchShare({sum_statistics_ ? &sum_statistics_ : nullptr, batch.first_row});
   NetworkOutput output = network_.Forward(input, random);
   output.feature_rgb = output.feature_pose = at::Tensor();  // not to last through the backward pass
-  const Loss loss = ComputeLoss(output, labels, config_.model.head);
+  const Loss loss = network_.LossOf(output, labels);
 
   at_work_ = "backward";
   double factor = scaler_ == nullptr ? 1 : scaler_->scale();
@@ -250,7 +242,7 @@ bool TrainStep::AddUp(const Sums& sums, int64_t micro_batches, StepResult* resul
   result->loss = totals.loss / totals.samples;
   result->top1 = totals.correct / totals.samples;
   size_t stream = 0;  // also on a rank that had no sample, and so no loss with a name
-  for (const std::string& name : StreamNames(config_.model)) {
+  for (const std::string& name : network_.LossNames()) {
     result->losses.emplace_back(name, totals.losses[stream++] / totals.samples);
   }
   return true;

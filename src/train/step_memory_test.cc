@@ -55,7 +55,7 @@ void ExpectEqual(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>
 class StepUnderTest {
  public:
   explicit StepUnderTest(const std::string& optimizer, const std::string& recompute) {
-    config_.model.type = "pcan";
+    config_.model.type = "rgbpose_attention";
     config_.model.num_classes = 5;
     config_.model.rgb.base_channels = 8;
     config_.model.pose.base_channels = 4;
@@ -194,7 +194,7 @@ TEST(TrainStepOutOfMemory, LeavesNoMemoryBehind) {
 std::vector<at::Tensor> FrozenGradients(int64_t clips, int64_t size, const std::string& recompute,
                                         at::ScalarType type) {
   Config config;
-  config.model.type = "pcan";
+  config.model.type = "rgbpose_attention";
   config.model.num_classes = 5;
   config.model.rgb.base_channels = 8;
   config.model.pose.base_channels = 4;

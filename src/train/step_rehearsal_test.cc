@@ -100,7 +100,7 @@ Case Made(const std::string& name, Config config, int64_t clips) {
 
 std::vector<Case> Cases() {
   std::vector<Case> cases;
-  for (const char* type : {"rgb", "pose", "rgbpose", "pcan"}) {
+  for (const char* type : {"rgb", "pose", "rgbpose", "rgbpose_attention"}) {
     for (const int64_t clips : {1, 4}) cases.push_back(Made(type, SmallConfig(type), clips));
   }
   for (const char* recompute : {"none", "light", "block", "stage", "full",
@@ -109,7 +109,7 @@ std::vector<Case> Cases() {
     config.memory.recompute = recompute;
     cases.push_back(Made(std::string("rgbpose, ") + recompute, config, 3));
   }
-  for (const char* type : {"rgbpose", "pcan"}) {
+  for (const char* type : {"rgbpose", "rgbpose_attention"}) {
     Config config = SmallConfig(type);
     config.train.precision = "bf16";
     cases.push_back(Made(std::string(type) + ", bf16", config, 3));

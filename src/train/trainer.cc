@@ -575,7 +575,7 @@ void TrainingRun::Save() {
   group_.Tell(state_.iteration, RankPhase::kSaving);
   ShareBadClips();
   if (several()) {
-    if (!config_.distributed.sync_bn) ShareStatistics(0);
+    if (!config_.distributed.sync_bn || network_.HasPrototypes()) ShareStatistics(0);
     CheckEqualWeights(group_, network_);
   }
   const std::string path = folder_.PathOf(state_.iteration, length_.steps_per_epoch);

@@ -26,7 +26,7 @@ TEST(Accuracy, DemoNeedsBothStreams) {
   ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
   const double pose = FusedTop1(scratch / "demo/results/pose");
   const double rgb = FusedTop1(scratch / "demo/results/rgb");
-  const double both = FusedTop1(scratch / "demo/results/pcan");
+  const double both = FusedTop1(scratch / "demo/results/attention");
   EXPECT_GE(both, 0.95);
   EXPECT_GE(both, std::max(pose, rgb) + 0.05);
 }
@@ -66,8 +66,8 @@ TEST_F(Jhmdb, TwoStreamsAreNotWorseThanPoseAlone) {
   EXPECT_LE(seconds.count(), 900);
   TopOneOf("rgb");
   const double both =
-      TopOneOf("pcan", {"--set", "train.init_rgb=" + (scratch_ / "rgb/last.pth"), "--set",
-                        "train.init_pose=" + (scratch_ / "pose/last.pth")});
+      TopOneOf("attention", {"--set", "train.init_rgb=" + (scratch_ / "rgb/last.pth"), "--set",
+                             "train.init_pose=" + (scratch_ / "pose/last.pth")});
   EXPECT_GE(both, pose - 0.01);
 }
 

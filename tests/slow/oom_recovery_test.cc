@@ -31,7 +31,7 @@ std::string RandomList(uint64_t run, double gap) {
 TEST(OutOfMemorySoak, AThousandErrorsChangeNothing) {
   const ScratchFolder scratch;
   const std::string config = scratch / "config.toml";
-  WriteText(config, SmallConfig("pcan") + "[memory]\n");
+  WriteText(config, SmallConfig("rgbpose_attention") + "[memory]\n");
   const auto train = [&](const std::string& work_dir) {
     return std::vector<std::string>{"train",      config,
                                     "--work-dir", work_dir,

@@ -119,7 +119,7 @@ TEST_F(Distributed, TwoRanksTrainWhatOneProcessTrains) {
 // Weights are compared with four clips to a batch norm: with two, layers of so few pixels as here
 // divide by next to nothing, and single steps multiply rounding errors.
 TEST_F(Distributed, TwoStreamsWithAccumulationToo) {
-  WriteText(config_, SmallConfig("pcan"));
+  WriteText(config_, SmallConfig("rgbpose_attention"));
   const std::vector<std::string> few = {"train.iterations=6", "train.val_every=0",
                                         "train.accumulate=2", "train.checkpoint_every=0",
                                         "model.fusion.rgb_drop_path=0.5"};
@@ -135,7 +135,7 @@ TEST_F(Distributed, TwoStreamsWithAccumulationToo) {
 
 // The most tensor bytes of a rank, buckets of gradients included, are those that plan says.
 TEST_F(Distributed, NeedsTheMemoryThatWasPlanned) {
-  for (const std::string type : {"pose", "rgb", "pcan"}) {
+  for (const std::string type : {"pose", "rgb", "rgbpose_attention"}) {
     WriteText(config_, SmallConfig(type));
     // Few of the epoch's steps: the loader is always as far ahead as it may be.
     const std::vector<std::string> few = {"train.iterations=4", "train.val_every=0",
