@@ -165,9 +165,9 @@ TEST_F(BadInput, GroupsThatDoNotFitTheClasses) {
   const auto with = [&](const std::string& setting) {
     return Kinefit({"plan", pcan, "--memory", "2GiB", "--set", setting});
   };
-  ExpectRefused(with("model.groups=[[0,1,2,3,4],[5,6,7,8]]"), {"Class 9 is in no group"});
-  ExpectRefused(with("model.groups=[[0,1,2,3,4,5],[5,6,7,8,9]]"), {"Class 5 is in two groups"});
-  ExpectRefused(with("model.groups=[[0,1,2,3,4],[5,6,7,8,9,10]]"), {"class 10", "10 classes"});
+  ExpectRefused(with("model.groups=[[0,1,2,3,4],[5,6,7,8]]"), {"class 9 is in no group"});
+  ExpectRefused(with("model.groups=[[0,1,2,3,4,5],[5,6,7,8,9]]"), {"class 5 is in two groups"});
+  ExpectRefused(with("model.groups=[[0,1,2,3,4],[5,6,7,8,9,10]]"), {"11 classes", "model.num_classes is 10"});
   ExpectRefused(with("model.groups=[]"), {"which classes make a group", "model.groups"});
   ExpectRefused(with("model.group_names=[\"arms\"]"), {"1 names for 2 groups"});
   ExpectRefused(with("model.pcan.heads=3"), {"not divisible by 3 heads", "model.pcan.hidden"});

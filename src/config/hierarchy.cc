@@ -193,8 +193,8 @@ void CheckGroups(const std::vector<std::vector<int64_t>>& groups,
                  const std::vector<std::string>& group_names, int64_t num_classes,
                  const std::string& where, const std::vector<std::string>& class_names) {
   if (!group_names.empty() && groups.size() != group_names.size()) {
-    throw Error(std::to_string(groups.size()) + " groups of classes have " +
-                    std::to_string(group_names.size()) + " names",
+    throw Error("there are " + std::to_string(group_names.size()) + " names for " +
+                    std::to_string(groups.size()) + " groups",
                 where, "give each group of model.groups a name in model.group_names, or none");
   }
   const int64_t complete = CompleteCount(groups);

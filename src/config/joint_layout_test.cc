@@ -14,6 +14,7 @@ TEST(JointLayout, BuiltInOnesHaveTheirJointsAndMirrorThemselves) {
   const std::vector<std::pair<std::string, int64_t>> known = {
       {"coco17", 17}, {"jhmdb15", 15},    {"msraction20", 20},
       {"ntu25", 25},  {"openpose18", 18}, {"openpose25", 25},
+      {"openpose28", 28},
   };
   EXPECT_EQ(BuiltInLayoutNames().size(), known.size());
   for (const auto& [name, joints] : known) {

@@ -147,6 +147,44 @@ class AnnotationsTest : public ::testing::Test {
 
 #define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
+TEST_F(AnnotationsTest, LabelsAreShiftedByTheOffset) {
+  std::vector<Annotation> clips;
+  for (int64_t label = 1; label <= 4; ++label) {  // counted from 1, and one too many
+    clips.push_back(Clip("clip" + std::to_string(label)));
+    clips.back()["label"] = Number(label);
+  }
+  WriteList(clips);
+  EXPECT_HAS(ErrorOf(), "label 3 is outside the 3 classes");
+  config_.data.label_offset = -1;
+  const Dataset dataset = LoadDataset(config_, "");
+  ASSERT_EQ(dataset.samples.size(), 3U);
+  for (int64_t i = 0; i < 3; ++i) EXPECT_EQ(dataset.samples[static_cast<size_t>(i)].label, i);
+  ASSERT_EQ(dataset.rejected.size(), 1U);
+  EXPECT_EQ(dataset.rejected[0].reason,
+            "label 4 with data.label_offset = -1 is outside the 3 classes (0 to 2)");
+}
+
+TEST_F(AnnotationsTest, ASourceNamesAFileOfItsOwn) {
+  WriteList({Clip("a"), Clip("b")});
+  AnnotationSource source{config_.data.annotations, "", "data.val_annotations"};
+  config_.data.annotations.clear();
+  EXPECT_EQ(LoadDataset(config_, source).samples.size(), 2U);
+  source.split = "val";
+  try {
+    LoadDataset(config_, source);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_HAS(std::string(error.what()), "the annotations have no splits");
+  }
+  source.path.clear();
+  try {
+    LoadDataset(config_, source);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.where(), "data.val_annotations");
+  }
+}
+
 TEST_F(AnnotationsTest, PlainList) {
   WriteList({Clip("a", 0), Clip("b", 2)});
   const Dataset dataset = LoadDataset(config_, "");

@@ -118,6 +118,33 @@ TEST(FuseScores, TheFusedClassifierIsAStreamOfItsOwn) {
   EXPECT_NEAR(scores[3].second[1][2].item<double>(), 0.25 * (1 + 1 + 3), 1e-12);
 }
 
+// Of a network with coarse classifiers, as PCAN's evaluation has it: (rgb + pose) / 2.
+TEST(FuseScores, WithCoarseClassifiersTheMeanIsTaken) {
+  const double ln3 = std::log(3.0);  // softmax of (ln 3, 0) is (3/4, 1/4)
+  NetworkOutput output;
+  output.logits.emplace_back("rgb", at::tensor({ln3, 0.0}).reshape({1, 2}));
+  output.logits.emplace_back("pose", at::tensor({0.0, 0.0}).reshape({1, 2}));
+  EXPECT_TRUE(FuseCoarseScores(output, 1, EvalConfig()).empty());
+  EXPECT_NEAR(FuseScores(output, 1, EvalConfig()).back().second[0][0].item<double>(), 1.25, 1e-12);
+
+  output.coarse.emplace_back("rgb_coarse", at::tensor({0.0, 0.0}).reshape({1, 2}));
+  output.coarse.emplace_back("pose_coarse", at::tensor({0.0, ln3}).reshape({1, 2}));
+  const StreamScores fine = FuseScores(output, 1, EvalConfig());
+  ASSERT_EQ(fine.size(), 3U);
+  EXPECT_EQ(fine[2].first, "fused");
+  EXPECT_NEAR(fine[2].second[0][0].item<double>(), (0.75 + 0.5) / 2, 1e-12);
+  const StreamScores coarse = FuseCoarseScores(output, 1, EvalConfig());
+  ASSERT_EQ(coarse.size(), 3U);
+  EXPECT_EQ(coarse[0].first, "rgb");
+  EXPECT_EQ(coarse[1].first, "pose");
+  EXPECT_NEAR(coarse[1].second[0][1].item<double>(), 0.75, 1e-12);
+  EXPECT_NEAR(coarse[2].second[0][1].item<double>(), (0.5 + 0.75) / 2, 1e-12);
+  EvalConfig weighted;
+  weighted.rgb_weight = 3;
+  EXPECT_NEAR(FuseCoarseScores(output, 1, weighted).back().second[0][1].item<double>(),
+              (3 * 0.5 + 0.75) / 4, 1e-12);
+}
+
 TEST(FuseScores, WeightsOfNothingAndOddClipsAreErrors) {
   NetworkOutput output;
   output.logits.emplace_back("pose", at::zeros({3, 4}));
@@ -246,6 +273,43 @@ TEST(Evaluate, BadClipsAreLeftOutAndListed) {
   ASSERT_EQ(result.bad_clips.size(), 1U);
   EXPECT_EQ(result.bad_clips[0].id, "clip2");
   EXPECT_EQ(result.fused().labels, (std::vector<int64_t>{0, 1, 0, 1}));
+}
+
+// The same, with a coarse classifier: the group of two channels is their mean.
+class WithGroups : public ChannelMeans {
+ public:
+  NetworkOutput Forward(const NetworkInput& input, RandomStream& random) override {
+    NetworkOutput output = ChannelMeans::Forward(input, random);
+    const at::Tensor& fine = output.logits[0].second;
+    output.coarse.emplace_back(
+        "pose_coarse", at::stack({(fine.select(1, 0) + fine.select(1, 2)) / 2, fine.select(1, 1)}, 1));
+    return output;
+  }
+};
+
+TEST(Evaluate, GroupsAreScoredByTheNetworkOrByItsFineClasses) {
+  Config config = PoseConfig();
+  config.model.groups = {{0, 2}, {1}};
+  const Dataset dataset = WanderingSet(7);
+  ChannelMeans plain;
+  const EvaluationResult derived = Evaluate(plain, dataset, config, 1, false);
+  EXPECT_TRUE(derived.coarse_from_fine);
+  ASSERT_EQ(derived.coarse.size(), 2U);
+  EXPECT_EQ(derived.coarse[1].first, "fused");
+  EXPECT_EQ(derived.coarse[1].second.labels, (std::vector<int64_t>{0, 1, 0, 0, 1, 0, 0}));
+  const std::vector<int64_t> fine = Predictions(derived.fused());
+  const std::vector<int64_t> groups = Predictions(derived.coarse[1].second);
+  for (size_t i = 0; i < fine.size(); ++i) EXPECT_EQ(groups[i], fine[i] == 1 ? 1 : 0) << i;
+
+  WithGroups grouped;
+  const EvaluationResult own = Evaluate(grouped, dataset, config, 1, false);
+  EXPECT_FALSE(own.coarse_from_fine);
+  ASSERT_EQ(own.coarse.size(), 2U);
+  EXPECT_EQ(own.coarse[0].first, "pose");
+  EXPECT_EQ(own.coarse[1].second.labels, derived.coarse[1].second.labels);
+  EXPECT_EQ(own.coarse[1].second.classes, 2);
+  config.model.groups.clear();
+  EXPECT_TRUE(Evaluate(plain, dataset, config, 1, false).coarse.empty());
 }
 
 }  // namespace

@@ -80,6 +80,52 @@ TEST(Metrics, SetOfOneClassAndEmptySet) {
   EXPECT_EQ(MeanClassAccuracy(empty), 0);
 }
 
+// Scores that predict these classes.
+ScoreTable Predicting(int64_t classes, const std::vector<int64_t>& predictions,
+                      const std::vector<int64_t>& labels) {
+  ScoreTable table{classes, {}, labels};
+  for (const int64_t best : predictions) {
+    for (int64_t c = 0; c < classes; ++c) table.scores.push_back(c == best ? 1 : 0);
+  }
+  return table;
+}
+
+TEST(Metrics, F1IsThatOfEachClassAndOfAllTogether) {
+  // Class 0: TP 1, FP 1, FN 1 -> 2/4. Class 1: TP 2, FP 1, FN 0 -> 4/5. Class 2: TP 1, FP 0, FN 1
+  // -> 2/3. Class 3 does not occur. Micro: TP 4, FP 2, FN 2 -> 8/12. As sklearn.metrics.f1_score.
+  const F1Scores f1 = ComputeF1(Predicting(4, {0, 1, 1, 1, 0, 2}, {0, 0, 1, 1, 2, 2}));
+  EXPECT_NEAR(f1.macro, (0.5 + 0.8 + 2.0 / 3) / 3, 1e-12);
+  EXPECT_NEAR(f1.micro, 4.0 / 6, 1e-12);
+}
+
+TEST(Metrics, MacroF1CountsClassesOnlyPredicted) {
+  // Class 0: TP 1, FN 1 -> 2/3. Class 1: 1. Class 3: FP 1 -> 0. Class 2 in neither.
+  const F1Scores f1 = ComputeF1(Predicting(4, {0, 3, 1}, {0, 0, 1}));
+  EXPECT_NEAR(f1.macro, (2.0 / 3 + 1 + 0) / 3, 1e-12);
+  EXPECT_NEAR(f1.micro, 2.0 / 3, 1e-12);
+  EXPECT_EQ(ComputeF1({3, {}, {}}).macro, 0);
+}
+
+TEST(Metrics, CoarseScoresAreThoseOfEachGroupsBestClass) {
+  const ScoreTable fine{4, {.1, .2, .4, .3, .5, .1, .1, .3}, {3, 3}};
+  const ScoreTable coarse = CoarseTable(fine, {0, 1, 1, 0});
+  EXPECT_EQ(coarse.classes, 2);
+  EXPECT_EQ(coarse.labels, (std::vector<int64_t>{0, 0}));
+  EXPECT_EQ(coarse.scores, (std::vector<double>{.3, .4, .5, .1}));
+  // The second clip's class is wrong (0 for 3), its group right.
+  EXPECT_EQ(TopKAccuracy(fine, 1), 0);
+  EXPECT_EQ(TopKAccuracy(coarse, 1), 0.5);
+  EXPECT_THROW(CoarseTable(fine, {0, 1}), Error);
+}
+
+TEST(Metrics, TiedClassesGiveTheGroupOfThePredictedOne) {
+  const ScoreTable fine{3, {.4, .4, .2}, {0}};
+  EXPECT_EQ(Predictions(fine), std::vector<int64_t>{0});
+  EXPECT_EQ(Predictions(CoarseTable(fine, {1, 0, 0})), std::vector<int64_t>{1});
+  EXPECT_EQ(Predictions(CoarseTable(fine, {0, 1, 1})), std::vector<int64_t>{0});
+  EXPECT_EQ(TopKAccuracy(CoarseTable(fine, {0, 1, 1}), 1), 1);
+}
+
 TEST(Metrics, TablesThatDoNotFitAreErrors) {
   EXPECT_THROW(TopKAccuracy({3, {1, 2}, {0}}, 1), Error);
   EXPECT_THROW(TopKAccuracy({2, {1, 2}, {2}}, 1), Error);

@@ -53,11 +53,14 @@ TEST_F(ResultsTest, SummaryPerStream) {
   EXPECT_DOUBLE_EQ(summaries[2].top5, 1);
   EXPECT_DOUBLE_EQ(summaries[2].mean_class, 0.75);
   const auto metrics = NamedMetrics(HandMade());
-  ASSERT_EQ(metrics.size(), 9U);
-  EXPECT_EQ(metrics[6].first, "top1/fused");
-  EXPECT_DOUBLE_EQ(metrics[6].second, 0.75);
+  ASSERT_EQ(metrics.size(), 12U);
+  EXPECT_EQ(metrics[8].first, "top1/fused");
+  EXPECT_DOUBLE_EQ(metrics[8].second, 0.75);
+  // Class 0: TP 2, FP 1 -> 4/5; class 1: TP 1, FN 1 -> 2/3.
+  EXPECT_EQ(metrics[11].first, "macro_f1/fused");
+  EXPECT_DOUBLE_EQ(metrics[11].second, (0.8 + 2.0 / 3) / 2);
   EXPECT_EQ(SummaryRows(HandMade())[3],
-            (std::vector<std::string>{"fused", "75.00 %", "100.00 %", "75.00 %"}));
+            (std::vector<std::string>{"fused", "75.00 %", "100.00 %", "75.00 %", "73.33 %", "75.00 %"}));
 }
 
 TEST_F(ResultsTest, OneStreamIsReportedOnce) {
@@ -67,7 +70,7 @@ TEST_F(ResultsTest, OneStreamIsReportedOnce) {
   ASSERT_EQ(rows.size(), 2U);
   EXPECT_EQ(rows[1][0], "pose");
   EXPECT_EQ(NamedMetrics(result)[0].first, "top1/pose");  // under its own name, and
-  EXPECT_EQ(NamedMetrics(result)[3].first, "top1/fused");
+  EXPECT_EQ(NamedMetrics(result)[4].first, "top1/fused");
 }
 
 TEST_F(ResultsTest, PerClassTable) {
@@ -107,6 +110,55 @@ TEST_F(ResultsTest, ScoresComeBackFromTheNpz) {
   ASSERT_EQ(ids.shape, (std::vector<int64_t>{4, 6}));
   EXPECT_EQ(ids.bytes.substr(12, 6), "挥手");
   EXPECT_EQ(ids.bytes.substr(0, 6), std::string("S001\0\0", 6));
+}
+
+// HandMade with groups {0}, {1, 2}: rgb 2 of 4, pose 2 of 4, fused 3 of 4, as in the fine classes.
+EvaluationResult WithGroups() {
+  EvaluationResult result = HandMade();
+  for (const auto& [name, table] : result.streams) {
+    result.coarse.emplace_back(name, CoarseTable(table, {0, 1, 1}));
+  }
+  return result;
+}
+
+TEST_F(ResultsTest, GroupsHaveATableOfTheirOwn) {
+  EXPECT_TRUE(CoarseSummaryRows(HandMade()).empty());
+  EvaluationResult result = WithGroups();
+  const TextRows rows = CoarseSummaryRows(result);
+  EXPECT_EQ(rows[0], (std::vector<std::string>{"groups", "top-1", "mean class", "macro F1",
+                                               "micro F1", "mean of all F1"}));
+  // (0.7333 + 0.75 + 0.7333 + 0.75) / 4
+  EXPECT_EQ(rows[3], (std::vector<std::string>{"fused", "75.00 %", "75.00 %", "73.33 %", "75.00 %",
+                                               "74.17 %"}));
+  result.coarse_from_fine = true;
+  EXPECT_EQ(CoarseSummaryRows(result)[0][0], "groups (of the fine classes)");
+  const auto metrics = NamedMetrics(result);
+  ASSERT_EQ(metrics.size(), 18U);
+  EXPECT_EQ(metrics[16].first, "coarse_top1/fused");
+  EXPECT_DOUBLE_EQ(metrics[16].second, 0.75);
+  EXPECT_EQ(metrics[17].first, "coarse_macro_f1/fused");
+}
+
+TEST_F(ResultsTest, ScoresOfCoarseClassifiersAreInTheNpz) {
+  EvaluationResult result = WithGroups();
+  WriteScores(Path("scores.npz"), result);
+  const NpzArrays arrays = ReadNpz(Path("scores.npz"));
+  EXPECT_EQ(arrays.at("coarse_labels").ToInts("labels"), (std::vector<int64_t>{0, 0, 1, 1}));
+  EXPECT_EQ(arrays.at("scores_coarse_rgb").shape, (std::vector<int64_t>{4, 2}));
+  result.coarse_from_fine = true;
+  WriteScores(Path("scores.npz"), result);
+  EXPECT_EQ(ReadNpz(Path("scores.npz")).count("coarse_labels"), 0U);
+}
+
+TEST_F(ResultsTest, SubmissionHasTheBestClassesAndGroups) {
+  EvaluationResult result = WithGroups();
+  const TextRows rows = SubmissionRows(result, {"a.mp4", "b.mp4", "c.mp4", "d.mp4"});
+  ASSERT_EQ(rows.size(), 5U);
+  EXPECT_EQ(rows[0], (std::vector<std::string>{"vid", "action_pred_1", "action_pred_2",
+                                               "action_pred_3", "body_pred_1", "body_pred_2"}));
+  EXPECT_EQ(rows[1], (std::vector<std::string>{"a.mp4", "0", "1", "2", "0", "1"}));
+  EXPECT_EQ(rows[3], (std::vector<std::string>{"c.mp4", "1", "0", "2", "1", "0"}));  // 0.2, 1.6, 0.2
+  EXPECT_THROW(SubmissionRows(HandMade(), {}), Error);
 }
 
 struct Rgb {
