@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "apps/kinefit/commands.h"
+#include "config/annotation_source.h"
 #include "config/load.h"
 #include "dataset/check.h"
 #include "files/error.h"
@@ -213,7 +214,11 @@ Pickle Open(const CheckArguments& arguments, CheckPlan* plan) {
   if (!arguments.videos.empty()) config.data.videos = arguments.videos;
   if (!arguments.video_suffix.empty()) config.data.video_suffix = arguments.video_suffix;
   if (config.data.annotations.empty()) {
-    throw Error("no annotations are given", path + ": data.annotations", "name a pickle");
+    const bool parts = HasSeparateAnnotations(config.data);
+    throw Error(parts ? "the configuration names a file of annotations for each part"
+                      : "no annotations are given",
+                path + ": data.annotations",
+                parts ? "check one after the other: --set data.annotations=FILE" : "name a pickle");
   }
   *plan = PlanCheck(config);
   return Pickle::Load(config.data.annotations);

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "apps/kinefit/commands.h"
+#include "config/annotation_source.h"
 #include "config/load.h"
 #include "dataset/annotations.h"
 #include "dataset/packed_store.h"
@@ -114,7 +115,12 @@ Config LoadSet(const Arguments& arguments) {
     config.model.num_classes = CountClasses(config.data.classes);
   }
   if (config.data.annotations.empty()) {
-    throw Error("the configuration names no annotations", path, "set data.annotations");
+    const bool parts = HasSeparateAnnotations(config.data);
+    throw Error(
+        parts ? "the configuration names a file of annotations for each part"
+              : "the configuration names no annotations",
+        path,
+        parts ? "pack one after the other: --set data.annotations=FILE" : "set data.annotations");
   }
   if (IsPackedStore(config.data.annotations)) {
     throw Error("the annotations are a packed store already", config.data.annotations,

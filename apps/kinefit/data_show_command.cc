@@ -28,17 +28,17 @@ struct ShowArguments {
   bool clips = false;
 };
 
-// The sample, and the split it was found in.
+// The sample, and where it was found.
 struct Found {
   Dataset dataset;
   size_t index = 0;
-  std::string split;
+  AnnotationSource source;
 };
 
-bool FindIn(const Config& config, const std::string& split, const std::string& id, Found* found,
-            std::vector<std::string>* known) {
-  found->dataset = LoadDataset(config, split);
-  found->split = split;
+bool FindIn(const Config& config, const AnnotationSource& source, const std::string& id,
+            Found* found, std::vector<std::string>* known) {
+  found->dataset = LoadDataset(config, source);
+  found->source = source;
   for (const Dataset::Rejected& rejected : found->dataset.rejected) {
     if (rejected.id == id) {
       throw Error("the annotation cannot be used: " + rejected.reason, "'" + id + "'",
@@ -56,26 +56,24 @@ bool FindIn(const Config& config, const std::string& split, const std::string& i
 
 Found Find(const Config& config, Phase phase, const std::string& id) {
   const DataConfig& data = config.data;
-  std::vector<std::string> splits = {data.train_split};
+  std::vector<AnnotationSource> sources = {SourceOf(data, Part::kTrain)};
   if (phase == Phase::kTest) {
     // Any clip can be looked at as a test would see it; training sees those of its split alone.
-    splits = {data.val_split, data.test_split.empty() ? data.val_split : data.test_split,
-              data.train_split};
+    sources = {SourceOf(data, Part::kVal), SourceOf(data, Part::kTest),
+               SourceOf(data, Part::kTrain)};
   }
   std::vector<std::string> known;
   Found found;
-  for (size_t i = 0; i < splits.size(); ++i) {
-    if (std::find(splits.begin(), splits.begin() + static_cast<int64_t>(i), splits[i]) !=
-        splits.begin() + static_cast<int64_t>(i)) {
-      continue;
-    }
-    if (FindIn(config, splits[i], id, &found, &known)) return found;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const auto end = sources.begin() + static_cast<int64_t>(i);
+    if (std::find(sources.begin(), end, sources[i]) != end) continue;
+    if (FindIn(config, sources[i], id, &found, &known)) return found;
   }
   const std::vector<std::string> near = NearestKeys(id, known);
   throw Error(
       "there is no clip '" + id + "' in " +
           (phase == Phase::kTrain ? "the training split" : "the splits"),
-      data.annotations,
+      sources.front().annotations,
       (near.empty() ? "" : "did you mean '" + near.front() + "'? ") +
           (phase == Phase::kTrain ? std::string("--phase test shows clips of the other splits")
                                   : "the first clip is called '" + known.front() + "'"));
@@ -110,11 +108,11 @@ std::string Describe(const PipelineTrace& trace, const DataConfig& data) {
 }
 
 // The video that a network with an RGB stream would read of the clip; "" if there is none.
-std::string VideoOf(const Config& config, const std::string& split, const std::string& id) {
+std::string VideoOf(const Config& config, const AnnotationSource& source, const std::string& id) {
   Config seeing = config;
   seeing.model.type = "rgbpose";
   try {
-    for (const Sample& sample : LoadDataset(seeing, split).samples) {
+    for (const Sample& sample : LoadDataset(seeing, source).samples) {
       if (sample.id == id) return sample.video;
     }
   } catch (const Error&) {  // these annotations are not meant to be read together with videos
@@ -123,11 +121,11 @@ std::string VideoOf(const Config& config, const std::string& split, const std::s
 }
 
 // A pose-only network reads no video, but a person sees more on one.
-void FindVideoToDrawOn(const Config& config, const std::string& split, Sample* sample) {
+void FindVideoToDrawOn(const Config& config, const AnnotationSource& source, Sample* sample) {
   if (!sample->video.empty() || sample->store || config.data.videos.empty()) return;
   const std::string by_id =
       (std::filesystem::path(config.data.videos) / sample->id).string() + config.data.video_suffix;
-  for (const std::string& path : {VideoOf(config, split, sample->id), by_id}) {
+  for (const std::string& path : {VideoOf(config, source, sample->id), by_id}) {
     std::error_code error;
     if (path.empty() || !std::filesystem::is_regular_file(path, error)) continue;
     sample->video = path;
@@ -158,12 +156,12 @@ int Show(const ShowArguments& arguments) {
   PipelineTrace trace;
   const ClipTensors tensors = RunPipeline(
       sample, config, phase, arguments.clips ? config.eval.test_clips : 1, false, random, &trace);
-  FindVideoToDrawOn(config, found.split, &sample);
+  FindVideoToDrawOn(config, found.source, &sample);
   const std::vector<std::string> lines = {
       sample.id,
       fmt::format("class {} ({}), {}, {} frames, {} person{}, annotated for {}x{}; {}",
                   sample.label, found.dataset.class_names[static_cast<size_t>(sample.label)],
-                  found.split.empty() ? "all annotations" : "split " + found.split,
+                  found.source.split.empty() ? "all annotations" : "split " + found.source.split,
                   sample.total_frames, sample.pose.persons, sample.pose.persons == 1 ? "" : "s",
                   sample.width, sample.height, when),
       Describe(trace, config.data)};

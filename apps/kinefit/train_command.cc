@@ -130,9 +130,8 @@ void ReportRejected(const Dataset& dataset, const std::string& what, double max_
   }
 }
 
-Dataset LoadSplit(const Config& config, const std::string& split, const std::string& what,
-                  RunReporter& reporter) {
-  Dataset dataset = LoadDataset(config, split);
+Dataset LoadPart(const Config& config, Part part, const std::string& what, RunReporter& reporter) {
+  Dataset dataset = LoadDataset(config, part);
   ReportRejected(dataset, what, config.data.max_bad_share, reporter);
   return dataset;
 }
@@ -238,10 +237,10 @@ int TrainOnRank(Config& config, Group& group) {
   if (group.leads()) log.emplace(config.train.work_dir + "/log.jsonl");
   RunReporter reporter(progress, log ? &*log : nullptr);
 
-  const Dataset train_set = LoadSplit(config, config.data.train_split, "training", reporter);
+  const Dataset train_set = LoadPart(config, Part::kTrain, "training", reporter);
   Dataset val_set;
   if (config.train.val_every > 0) {
-    val_set = LoadSplit(config, config.data.val_split, "validation", reporter);
+    val_set = LoadPart(config, Part::kVal, "validation", reporter);
   }
   starting();
   PlanTogether(config, group, reporter);

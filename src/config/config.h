@@ -117,12 +117,16 @@ struct HeatmapConfig {  // mmaction2 GeneratePoseTarget
 
 struct DataConfig {
   std::string annotations;            // mmaction2/pyskl pickle
+  std::string train_annotations;      // "" = annotations
+  std::string val_annotations;        // "" = annotations
+  std::string test_annotations;       // "" = as for validation
   std::string videos;                 // folder of videos; unused by pose-only networks
   std::string video_suffix = ".mp4";  // video of an annotation: videos/frame_dir + suffix
   std::string classes;                // text file, one name per line; "" = numbers
+  std::string hierarchy;              // one ("ntu60") or its .toml: fills model.groups
   std::string train_split;            // "" = all annotations
   std::string val_split;
-  std::string test_split;  // "" = val_split
+  std::string test_split;  // "" = val_split, or all of test_annotations
   std::string joints;      // a layout ("ntu25") or its .toml: what the three lists below say
   std::vector<int64_t> left_joints;
   std::vector<int64_t> right_joints;

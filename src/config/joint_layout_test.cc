@@ -12,8 +12,8 @@ using Numbers = std::vector<int64_t>;
 
 TEST(JointLayout, BuiltInOnesHaveTheirJointsAndMirrorThemselves) {
   const std::vector<std::pair<std::string, int64_t>> known = {
-      {"coco17", 17}, {"jhmdb15", 15},    {"msraction20", 20},
-      {"ntu25", 25},  {"openpose18", 18}, {"openpose25", 25},
+      {"coco17", 17},     {"jhmdb15", 15},    {"msraction20", 20}, {"ntu25", 25},
+      {"openpose18", 18}, {"openpose25", 25}, {"openpose28", 28},
   };
   EXPECT_EQ(BuiltInLayoutNames().size(), known.size());
   for (const auto& [name, joints] : known) {
@@ -133,8 +133,9 @@ TEST_F(DataJointsFile, OfOnesOwn) {
 // A set's own file follows a configuration that was made for other joints, and wins.
 TEST_F(DataJointsFile, LaterLayersReplaceEarlierJoints) {
   const std::string set = Write("set.toml", "[data]\njoints = 'ntu25'\n");
-  const std::string main = Write("main.toml", "include = ['" + std::string(KINEFIT_SOURCE) +
-                                                  "/configs/rgbpose_attention_ntu60.toml', 'set.toml']\n");
+  const std::string main =
+      Write("main.toml", "include = ['" + std::string(KINEFIT_SOURCE) +
+                             "/configs/rgbpose_attention_ntu60.toml', 'set.toml']\n");
   const Config config = LoadConfig(main).config;
   EXPECT_EQ(config.model.pose.in_channels, 25);
   EXPECT_EQ(config.data.left_joints, LoadJointLayout("ntu25").left);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "config/hierarchy.h"
 #include "config/joint_layout.h"
 #include "config/option_value.h"
 #include "config/toml_tree.h"
@@ -27,24 +28,42 @@ TomlNode TakeInclude(TomlNode* root) {
   return include;
 }
 
-// Stores one layer of a configuration. One that names the joints makes those of earlier layers
-// void, so that a set's own file can follow a configuration made for other skeletons.
-void ApplyLayer(const TomlNode& root, LoadedConfig* loaded) {
+void ForgetJoints(LoadedConfig* loaded) {
   DataConfig& data = loaded->config.data;
+  data.left_joints.clear();
+  data.right_joints.clear();
+  data.limbs.clear();
+  for (const char* lost :
+       {"data.left_joints", "data.right_joints", "data.limbs", "model.pose.in_channels"}) {
+    loaded->provenance.erase(lost);
+  }
+}
+
+void ForgetGroups(LoadedConfig* loaded) {
+  loaded->config.model.groups.clear();
+  loaded->config.model.group_names.clear();
+  loaded->provenance.erase("model.groups");
+  loaded->provenance.erase("model.group_names");
+}
+
+// Stores one layer of a configuration. One that names the joints or the hierarchy makes those of
+// earlier layers void, so that a set's own file can follow a configuration made for another set.
+void ApplyLayer(const TomlNode& root, LoadedConfig* loaded) {
   for (const auto& [section, node] : root.members) {
     if (section != "data") continue;
     for (const auto& [key, value] : node.members) {
-      if (key != "joints" || value.text.empty()) continue;
-      data.left_joints.clear();
-      data.right_joints.clear();
-      data.limbs.clear();
-      for (const char* lost :
-           {"data.left_joints", "data.right_joints", "data.limbs", "model.pose.in_channels"}) {
-        loaded->provenance.erase(lost);
-      }
+      if (value.text.empty()) continue;
+      if (key == "joints") ForgetJoints(loaded);
+      if (key == "hierarchy") ForgetGroups(loaded);
     }
   }
   ApplyToml(root, &loaded->config, &loaded->provenance);
+}
+
+// Values that follow from what data.joints and data.hierarchy name.
+void ApplyNamed(bool read_joints, bool read_hierarchy, LoadedConfig* loaded) {
+  ApplyJointLayout(read_joints, loaded);
+  ApplyHierarchy(read_hierarchy, loaded);
 }
 
 class FileReader {
@@ -183,7 +202,7 @@ LoadedConfig LoadConfig(const std::string& path, const std::vector<std::string>&
   LoadedConfig loaded;
   FileReader(&loaded).Read(path, "");
   ApplyOverrides(overrides, &loaded);
-  ApplyJointLayout(true, &loaded);
+  ApplyNamed(true, true, &loaded);
   return loaded;
 }
 
@@ -198,9 +217,12 @@ LoadedConfig LoadConfigText(const std::string& text, const std::string& origin,
   }
   ApplyLayer(root, &loaded);
   ApplyOverrides(overrides, &loaded);
-  // Text written out whole has all values; only an override can bring a layout that is not in it.
-  const auto joints = loaded.provenance.find("data.joints");
-  ApplyJointLayout(joints != loaded.provenance.end() && joints->second == "--set", &loaded);
+  // Text written out whole has all values; only an override can bring a file that is not in it.
+  const auto overridden = [&](const char* key) {
+    const auto origin = loaded.provenance.find(key);
+    return origin != loaded.provenance.end() && origin->second == "--set";
+  };
+  ApplyNamed(overridden("data.joints"), overridden("data.hierarchy"), &loaded);
   return loaded;
 }
 

@@ -132,7 +132,8 @@ TEST(LoadConfigText, OutOfRangeNamesTheRange) {
   EXPECT_CONTAINS(TextError("[data]\nleft_joints = [1, -1]").problem(), "data.left_joints[1] = -1");
   const Error choice = TextError("[model]\ntype = 'pcn'");
   EXPECT_EQ(choice.problem(), "model.type cannot be \"pcn\"");
-  EXPECT_EQ(choice.remedy(), "allowed: \"rgbpose\", \"pcan\", \"rgbpose_attention\", \"rgb\" or \"pose\"");
+  EXPECT_EQ(choice.remedy(),
+            "allowed: \"rgbpose\", \"pcan\", \"rgbpose_attention\", \"rgb\" or \"pose\"");
 }
 
 TEST(LoadConfigText, WhatIsNotTomlNamesTheLine) {

@@ -235,17 +235,28 @@ void AddFiles(const ConfigLines<DataConfig>& add) {
   using D = DataConfig;
   add("annotations", &D::annotations, Anything(),
       "annotation pickle of mmaction2 or pyskl, or a packed store (.kfpack)");
+  add("train_annotations", &D::train_annotations, Anything(),
+      "those to train on, where they have a file of their own; \"\" = annotations");
+  add("val_annotations", &D::val_annotations, Anything(),
+      "those to validate on; \"\" = annotations");
+  add("test_annotations", &D::test_annotations, Anything(),
+      "those to test on; \"\" = those to validate on");
   add("videos", &D::videos, Anything(),
       "folder of the videos; not needed by pose networks and packed stores");
   add("video_suffix", &D::video_suffix, Anything(),
       "the video of an annotation is videos/frame_dir + this");
   add("classes", &D::classes, Anything(), "file with one class name per line; \"\" = numbers");
+  add("hierarchy", &D::hierarchy, Anything(),
+      "which classes make a group: a name or a file (docs/formats/hierarchy.md); sets model.groups "
+      "and model.group_names");
   add("train_split", &D::train_split, Anything(), "\"\" = every annotation");
   add("val_split", &D::val_split, Anything(), "\"\" = every annotation");
-  add("test_split", &D::test_split, Anything(), "\"\" = as val_split");
+  add("test_split", &D::test_split, Anything(),
+      "\"\" = as val_split; of test_annotations every annotation");
   add("joints", &D::joints, Anything(),
-      "layout of the skeletons: coco17, ntu25, openpose18, openpose25, jhmdb15, msraction20 or a "
-      ".toml; sets left_joints, right_joints, limbs and model.pose.in_channels where they are not");
+      "layout of the skeletons: coco17, ntu25, openpose18, openpose25, openpose28, jhmdb15, "
+      "msraction20 or a .toml; sets left_joints, right_joints, limbs and model.pose.in_channels "
+      "where they are not");
   add("left_joints", &D::left_joints, Between(0, 1023),
       "joints that swap with right_joints, in the same order, when a clip is mirrored");
   add("right_joints", &D::right_joints, Between(0, 1023), "see left_joints");

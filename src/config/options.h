@@ -10,8 +10,8 @@ namespace kinefit {
 
 struct TomlNode;
 
-// Where each key that is not a default got its value: "configs/rgbpose_attention_ntu60.toml:12" or "--set".
-// Entries of lists of tables have numbered keys ("train.schedule.0.gamma").
+// Where each key that is not a default got its value: "configs/rgbpose_attention_ntu60.toml:12" or
+// "--set". Entries of lists of tables have numbered keys ("train.schedule.0.gamma").
 using Provenance = std::map<std::string, std::string>;
 
 // One key as documentation shows it.

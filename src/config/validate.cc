@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "config/annotation_source.h"
 #include "files/error.h"
 
 namespace kinefit {
@@ -57,9 +58,13 @@ class Checker {
 
   void CheckForTraining() const {
     const DataConfig& data = config_.data;
-    Require(!data.annotations.empty(), "there is nothing to train on", {"data.annotations"},
+    const std::string train = SourceOf(data, Part::kTrain).annotations;
+    Require(!train.empty(), "there is nothing to train on", {"data.annotations"},
             "name an annotation file");
-    Require(!data.videos.empty() || !config_.model.has_rgb() || EndsWith(data.annotations, kPacked),
+    Require(config_.train.val_every == 0 || !SourceOf(data, Part::kVal).annotations.empty(),
+            "there is nothing to validate on", {"data.val_annotations", "train.val_every"},
+            "name an annotation file, or set train.val_every = 0");
+    Require(!data.videos.empty() || !config_.model.has_rgb() || EndsWith(train, kPacked),
             "a network with an RGB stream needs videos", {"data.videos"},
             "name the folder of the videos or a packed store, or use model.type = \"pose\"");
     Require(data.flip == 0 || !config_.model.has_pose() || !data.left_joints.empty(),

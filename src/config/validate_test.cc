@@ -119,7 +119,8 @@ TEST(Validate, ListsMustHaveOneEntryPerStage) {
 }
 
 TEST(Validate, MessagesSayWhereTheValuesWereSet) {
-  const LoadedConfig loaded = LoadConfig(Shipped("rgbpose_attention_ntu60.toml"), {"model.attention.heads=3"});
+  const LoadedConfig loaded =
+      LoadConfig(Shipped("rgbpose_attention_ntu60.toml"), {"model.attention.heads=3"});
   const Error error = ErrorOf([&] { Validate(loaded.config, &loaded.provenance); });
   EXPECT_EQ(error.problem(), "a width of 128 cannot be divided by 3 heads");
   EXPECT_EQ(error.where(), "model.attention.width (default), model.attention.heads (--set)");

@@ -474,6 +474,16 @@ Dataset LoadDataset(const Config& config, const std::string& split) {
   return dataset;
 }
 
+Dataset LoadDataset(const Config& config, const AnnotationSource& source) {
+  Config of_source = config;
+  of_source.data.annotations = source.annotations;
+  return LoadDataset(of_source, source.split);
+}
+
+Dataset LoadDataset(const Config& config, Part part) {
+  return LoadDataset(config, SourceOf(config.data, part));
+}
+
 std::vector<std::pair<std::string, std::vector<std::string>>> LoadSplits(const std::string& path) {
   const Pickle pickle = Pickle::Load(path);
   const PickleValue splits = pickle.root().Find("split");

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "config/annotation_source.h"
 #include "config/config.h"
 #include "dataset/sample.h"
 
@@ -30,6 +31,10 @@ struct Dataset {
 // model.pose.in_channels. From a store, also for boxes made with other data.compact settings than
 // the config's.
 Dataset LoadDataset(const Config& config, const std::string& split);
+
+// The same of the file and the split that the configuration names for a part of a run.
+Dataset LoadDataset(const Config& config, Part part);
+Dataset LoadDataset(const Config& config, const AnnotationSource& source);
 
 // Every split of an annotation pickle: its name and its ids, in the file's order. A plain list has
 // none. Throws Error as LoadDataset does.

@@ -28,6 +28,8 @@ constexpr const char* kHarmless[] = {
     "memory.",
     "threads",
     "data.test_split",
+    "data.test_annotations",
+    "data.hierarchy",  // what it says is in model.groups
     "distributed.timeout",
     "distributed.bucket_mib",
 };
