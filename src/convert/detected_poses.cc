@@ -7,12 +7,12 @@
 #include <tuple>
 #include <unordered_map>
 
+#include "dataset/annotation_reader.h"
 #include "files/error.h"
 
 namespace kinefit {
 namespace {
 
-constexpr float kFarthestJoint = 1e6F;  // pixels
 constexpr size_t kMostOfAFrame = 100;
 constexpr int64_t kLongestGap = 30;  // frames
 constexpr float kLeastOverlap = 0.2F;
@@ -160,6 +160,10 @@ void AddDetection(Detection detection, const std::string& where, DetectedPoses* 
     float& score = detection.joint_score[i];
     const bool usable = std::abs(detection.xy[2 * i]) <= kFarthestJoint &&
                         std::abs(detection.xy[2 * i + 1]) <= kFarthestJoint && std::isfinite(score);
+    if (usable && (score < kLowestScore || score > kHighestScore)) {
+      throw Error("a joint has the score " + std::to_string(score) + "; scores run from 0 to 1",
+                  where, "divide percentages by 100; joints in 3D are not supported");
+    }
     score = usable ? std::min(std::max(score, 0.0F), 1.0F) : 0;
     if (!usable) detection.xy[2 * i] = detection.xy[2 * i + 1] = 0;
   }

@@ -236,6 +236,19 @@ TEST(Manifest, Json) {
   }
 }
 
+TEST(DetectedPoses, ScoresThatCannotBeAreRefused) {
+  DetectedPoses poses;
+  Detection detection;
+  detection.xy = {1, 2};
+  detection.joint_score = {1.3F};
+  AddDetection(detection, "x.json", &poses);
+  for (const float score : {87.0F, -2.0F}) {
+    detection.joint_score = {score};
+    EXPECT_HAS(ErrorOf([&] { AddDetection(detection, "x.json", &poses); }),
+               "scores run from 0 to 1");
+  }
+}
+
 TEST(Manifest, AByteOrderMarkIsPassedOver) {
   EXPECT_EQ(ParseManifestCsv("\xEF\xBB\xBFpath,label\na.mp4,walk\n", "m.csv")[0].path, "a.mp4");
   const std::string json = "\xEF\xBB\xBF[{\"path\": \"a.mp4\", \"label\": \"walk\"}]";

@@ -14,6 +14,11 @@ namespace kinefit {
 
 constexpr float kFarthestJoint = 1e6F;  // pixels; beyond, a coordinate is no place
 
+// Scores run from 0 to 1; some detectors' run a little beyond. What lies outside these bounds is
+// something else: percentages, or the third coordinate of joints in space.
+constexpr float kLowestScore = -1;
+constexpr float kHighestScore = 20;
+
 // An annotation that cannot be used though the file as a whole can.
 struct Unusable {
   std::string reason;
@@ -46,8 +51,8 @@ std::vector<std::string> ReadSplit(const PickleValue& root, const std::string& s
 std::vector<std::string> IdsOfSplit(const PickleValue& split, const PickleValue& annotations,
                                     const std::string& where);
 
-// Whether labels are counted from 1: none is 0, and nearly all from 1 to `classes` occur or, if that
-// is -1, all from 1 to the largest there is.
+// Whether labels are counted from 1: none is 0, and nearly all from 1 to `classes` occur or, if
+// that is -1, all from 1 to the largest there is.
 bool LabelsFromOne(const PickleValue& annotations, int64_t classes);
 
 // `filename` or `frame_dir` of an annotation. Throws Error naming `where`.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -215,6 +216,12 @@ void CheckFinite(const RawJoints& raw) {
   }
   for (const float value : raw.score) {
     if (!std::isfinite(value)) throw Unusable{"a joint has a score that is NaN or infinite"};
+    if (value < kLowestScore || value > kHighestScore) {
+      char text[32];
+      std::snprintf(text, sizeof text, "%.6g", static_cast<double>(value));
+      throw Unusable{"a joint has the score " + std::string(text) +
+                     "; scores run from 0 to 1 (percentages, or joints in 3D?)"};
+    }
   }
 }
 

@@ -199,6 +199,20 @@ TEST_F(AnnotationsTest, ThirdValueIsTheScore) {
   EXPECT_HAS(Rejection(clip), "joints in 3D are not supported");
 }
 
+TEST_F(AnnotationsTest, ScoresThatCannotBeAreFound) {
+  for (const float score : {85.0F, -2.0F, 3000.0F}) {
+    Annotation clip = Clip("a");
+    std::vector<float> scores(12, 0.5F);
+    scores[7] = score;
+    clip["keypoint_score"] = Floats({1, 4, 3}, scores);
+    EXPECT_HAS(Rejection(clip), "scores run from 0 to 1");
+  }
+  Annotation clip = Clip("a");
+  clip["keypoint_score"] = Floats({1, 4, 3}, std::vector<float>(12, 1.3F));
+  WriteList({clip});
+  EXPECT_EQ(LoadDataset(config_, "").samples.size(), 1U);
+}
+
 TEST_F(AnnotationsTest, SplitsKeepTheOrderOfTheAnnotations) {
   WriteWithSplits({Clip("a"), Clip("b"), Clip("c")}, {{"train", {"c", "a"}}, {"val", {"b"}}});
   const Dataset train = LoadDataset(config_, "train");

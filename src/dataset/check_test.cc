@@ -385,6 +385,14 @@ TEST_F(CheckTest, ACleanedSetIsSoundAndTheOriginalUntouched) {
   EXPECT_EQ(pickle.root().Find("split").Find("unused").size(), 1U);
 }
 
+TEST_F(CheckTest, ScoresThatCannotBeStop) {
+  Clip percent("percent");
+  percent.first_score = 87;
+  Annotate({percent, Clip("t")}, {{"train", {"percent"}}, {"test", {"t"}}});
+  Film({"percent", "t"});
+  EXPECT_EQ(Codes(Check(), Severity::kStops), Names{"annotation_unusable percent"});
+}
+
 // It is read as float32, in which it is infinite.
 TEST_F(CheckTest, AScoreTooLargeForFloat32IsBlanked) {
   Clip wild("wild");
